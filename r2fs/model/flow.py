@@ -9,7 +9,6 @@ is a property of the context of the thread.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -49,10 +48,10 @@ def current() -> Flow:
     return found
 
 
-def spent_s() -> float:
-    """Return time.monotonic(), less the time for which a limit has held this context's flow: for durations."""
-    now_s = time.monotonic()
-    return now_s - current().held_s(now_s)
+def spent_s(now_s: float) -> float:
+    """Return `now_s`, less the time for which a limit has held this context's flow: for durations."""
+    found = _current.get(None)
+    return now_s if found is None else now_s - found.held_s(now_s)
 
 
 @contextmanager

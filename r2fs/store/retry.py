@@ -112,8 +112,7 @@ class Tries:
 
     def _spent_s(self) -> float:
         """Return the time, without that for which a limit of bandwidth has held this flow."""
-        now_s = self._store.clock.monotonic()
-        return now_s - flow.current().held_s(now_s)
+        return flow.spent_s(self._store.clock.monotonic())
 
     def _has_another_key(self, error: StoreError) -> bool:
         keys = self._store.keys

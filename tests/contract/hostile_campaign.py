@@ -27,7 +27,7 @@ from r2fs.model.ports import SystemClock
 from r2fs.model.records import Kind, ListPage
 from r2fs.store.s3.listing import Asked, not_deleted, page_of
 from r2fs.store.s3.store import S3Store
-from r2fs.store.s3.wire import Receiving, _Receiver
+from r2fs.store.s3.wire import Answer, _Receiver
 from r2fs.store.s3.xml import Malformed
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
@@ -80,7 +80,7 @@ class Campaign:
         )
         done: object
         try:
-            with Receiving() as answer:
+            with Answer() as answer:
                 response = self.receiver(request, f"before-send.s3.{OPERATIONS[verb]}")
                 if verb == "list" and response.status_code == 200:
                     done = [info.key for info in page_of(answer.read(), Asked("bucket", "takes/")).objects]

@@ -26,6 +26,7 @@ from urllib3.response import HTTPResponse
 from r2fs.model.ports import Clock
 from r2fs.model.records import ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
+from r2fs.store.s3.connections import Request
 from r2fs.store.s3.store import S3Store
 from tests.support.bodies import BytesBody
 from tests.support.clocks import ManualClock
@@ -91,7 +92,9 @@ class Answers:
         except HTTPError as error:  # of lengths that differ: botocore's session makes that of it
             raise HTTPClientError(error=error) from error
         answer: Any = AWSResponse(request.url, raw.status, response.headers, response)  # type: ignore[arg-type]
-        if not getattr(request, "stream_output", True):
+        if isinstance(request, Request):
+            answer.headers = {name.lower(): value for name, value in answer.headers.items()}
+        elif not request.stream_output:
             answer.content  # noqa: B018 as botocore's own session reads it
         return answer
 

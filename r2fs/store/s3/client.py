@@ -22,11 +22,10 @@ from botocore.config import Config
 from botocore.handlers import add_expect_header
 
 from r2fs import __version__
-from r2fs.model import flow
 from r2fs.model.settings import Bucket
 from r2fs.store.counting import RequestCounter
-from r2fs.store.s3 import request_log, wire
-from r2fs.store.s3.failures import NOT_REACHED
+from r2fs.store.s3 import wire
+from r2fs.store.s3.request_log import Exchange
 from r2fs.store.s3.requests import takes_gzip
 from r2fs.store.s3.session import HiddenKey, Session, open_session
 
@@ -78,32 +77,28 @@ def make_client(
     if bucket.endpoint_url is not None:
         events.register("before-call.s3", _stay_here)
 
-    body = local()  # of the request that this thread sends: its key, its entry, and the time of its beginning
+    sending = local()  # of the request that this thread sends: its key, then its Exchange
     hidden = HiddenKey(session)
 
     def count(request: AWSPreparedRequest, event_name: str, **_: object) -> None:
         hidden.look(request.headers.get("X-Amz-Security-Token"))
-        length = request.headers.get("Content-Length") or "0"
-        size = int(length) if request.method == "PUT" else 0
-        body.begun_s = flow.spent_s()
-        body.sent = counter.request(event_name.rpartition(".")[2], body.key, size)
+        size = int(request.headers.get("Content-Length") or 0) if request.method == "PUT" else 0
+        sending.exchange = Exchange(counter, event_name.rpartition(".")[2], sending.key, request, size)
 
     def ended(response_dict: Mapping[str, Any] | None, exception: BaseException | None, **_: object) -> None:
-        if isinstance(exception, NOT_REACHED):
-            counter.not_sent(body.sent)
-            return
-        status = None if response_dict is None else int(response_dict["status_code"])
-        counter.answered(body.sent, flow.spent_s() - body.begun_s, status)
+        if response_dict is None:
+            sending.exchange.failed(exception)
+        else:
+            sending.exchange.answered(int(response_dict["status_code"]), response_dict["headers"])
 
     def name(params: Mapping[str, Any], **_: object) -> None:
-        body.key = _key_of(params)
+        sending.key = _key_of(params)
 
     events.register("provide-client-params.s3", name)
     events.register("before-send.s3", count)
     events.register("response-received.s3", ended)
     for verb in ("GetObject", "HeadObject"):
         events.register(f"before-send.s3.{verb}", _accept_gzip)
-    request_log.attach(events)
     wire.install(client, read_s)
     return client
 

@@ -1,7 +1,9 @@
-"""The clients in use, of one key, and others as soon as it is refused and there is a new one.
+"""The two transports of a bucket, boto3's client and `Requests`, and the key that both sign with.
 
-Owns:    boto3's client and the requests without it, made together of one session.
-Never:   sends anything; keeps a key that somebody has replaced.
+Owns:    the choice of transport for each frequent request. What reads may be asked for twice: by boto3 again, if the
+         first answer is not understood. A write is sent again only if AWS has refused it for its region, which boto3
+         finds: after any other answer that is not understood, `retry.py` finds out whether the write was done.
+Never:   keeps a key that somebody has replaced.
 Threads: a client may be used by any. One whose key was replaced gives way to another between two requests.
 Locks:   Clients._lock, a leaf, held while one is put in the other's place.
 """
@@ -9,10 +11,12 @@ Locks:   Clients._lock, a leaf, held while one is put in the other's place.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import botocore.exceptions as boto_errors
 
 from r2fs.model.errors import R2fsError
 from r2fs.model.settings import Bucket, Credentials
@@ -22,14 +26,28 @@ from r2fs.store.s3.connections import Connections
 from r2fs.store.s3.failures import EXPECTED
 from r2fs.store.s3.requests import Requests
 from r2fs.store.s3.route import route_of, tls_context
-from r2fs.store.s3.session import Session, frozen_key, open_session, same_key
+from r2fs.store.s3.session import Session, key_source, open_session, same_key
 from r2fs.store.s3.signing import Signer
 from r2fs.store.s3.wire import Judge
+from r2fs.store.s3.xml import Malformed
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 log = logging.getLogger(__name__)
+
+# Methods of boto3's client, by operation.
+METHODS: Mapping[str, str] = {
+    "GetObject": "get_object",
+    "HeadObject": "head_object",
+    "ListObjectsV2": "list_objects_v2",
+    "PutObject": "put_object",
+    "UploadPart": "upload_part",
+    "DeleteObject": "delete_object",
+}
+READS = frozenset({"GetObject", "HeadObject", "ListObjectsV2"})
+ELSEWHERE = frozenset({301, 302, 307, 400})  # AWS's answers about a bucket of another region
+ODD = 8  # answers that boto3 alone has understood, until it goes first
 
 UNREADABLE: tuple[type[Exception], ...] = (R2fsError, *EXPECTED)  # what reading a key anew may raise
 
@@ -62,16 +80,39 @@ class Clients:
         self._requests: tuple[S3Client, Requests | None] | None = (
             None  # with the client that they are made after
         )
+        # counted by any thread; one that is lost makes no difference
+        self._odd = 0
 
     @property
     def credentials(self) -> Credentials:
         """The credentials of the settings, as last read."""
         return self._bucket.credentials
 
-    @property
-    def is_aws(self) -> bool:
-        """True where a bucket may be in another region than the settings say."""
-        return self._bucket.endpoint_url is None
+    def send(self, operation: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Send one of METHODS with boto3's arguments, and return the answer's fields by boto3's names."""
+        requests = self.requests() if self._odd < ODD and asked.get("Key") != "" else None
+        if requests is None:
+            return self._by_boto(operation, asked)
+        try:
+            return requests.send(operation, asked)
+        except Malformed:
+            if operation not in READS:
+                raise
+        except boto_errors.ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if self._bucket.endpoint_url is not None or status not in ELSEWHERE:
+                raise
+            if asked.get("Body"):
+                asked["Body"].seek(0)
+        answer = self._by_boto(operation, asked)
+        self._odd += 1
+        if self._odd == ODD:
+            log.info("requests go by boto3 from now on: it understands answers that r2fs does not")
+        return answer
+
+    def _by_boto(self, operation: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        answer: Mapping[str, Any] = getattr(self.current, METHODS[operation])(**asked)
+        return answer
 
     def requests(self) -> Requests | None:
         """Return the requests without boto3, with the key in use; None: boto3 sends them all, or says why not.
@@ -110,7 +151,7 @@ class Clients:
         connect_s, read_s = self._timeouts_s
         return Requests(
             route,
-            Signer(lambda: frozen_key(session), route.region) if route.region else None,
+            Signer(key_source(session), route.region) if route.region else None,
             Connections(route.address, context, connect_s, read_s),
             Judge(read_s),
             self._counter,

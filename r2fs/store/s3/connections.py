@@ -1,4 +1,4 @@
-"""Connections of HTTP/1.1 to one server, kept for the next request: the one that was used last goes first.
+"""Connections of HTTP/1.1 to one server, kept for the next request: the last used goes first.
 
 Owns:    sockets, TLS and their timeouts; when a connection may be used again.
 Never:   follows a redirect, uses a proxy, unpacks a body, or sends anything twice.
@@ -6,12 +6,13 @@ Threads: any. A connection belongs to one request until its answer has been read
 Fails:   botocore's exceptions, as its own HTTP session raises them, until there is an answer; http.client's
          and OSError while its body is read.
 
-http.client reads what is answered: it bounds status line and headers, and knows where a body ends.
+http.client reads the answers: it bounds the status line, and finds where a body ends.
 """
 
 from __future__ import annotations
 
 import http.client
+import io
 import logging
 import re
 import select
@@ -20,18 +21,19 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Protocol
+from types import FunctionType
+from typing import NamedTuple, Protocol
 
 import botocore.exceptions as boto_errors
-
-from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 
 BLOCK = 64 << 10  # bytes of a body that are sent at once: each has the whole of `read_s`
 IDLE = 64  # connections kept: more than all transfer threads of a mount use at once
 AHEAD = 4  # connections opened before a request needs them: for both ends of a file, and its neighbours
-_HEADERS = re.compile(r"[\x20-\x7e]*\Z")  # no line break, nothing that servers read differently
+LINE_BYTES = 65536  # of a header line, and
+LINES = 100  # of an answer's head, the empty one included: as http.client has it
+_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)\r\n")
 
 
 class Source(Protocol):
@@ -41,12 +43,8 @@ class Source(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request to be sent. `target`: path and query, encoded. `headers`: names in lower case, `host` among them.
-
-    ValueError for a header's value that another one could hide in.
-    """
+class Request(NamedTuple):
+    """A request to be sent. `target`: path and query, encoded. `headers`: names in lower case, `host` among them."""
 
     method: str
     url: str
@@ -54,14 +52,42 @@ class Request:
     headers: Mapping[str, str]
     body: Source | None = None
 
-    def __post_init__(self) -> None:
-        if not _HEADERS.match("".join(self.headers.values())):
-            wrong = next(name for name, value in self.headers.items() if not _HEADERS.match(value))
-            raise ValueError(f"{wrong}: not a header's value")
-
     def head(self) -> bytes:
-        lines = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
-        return f"{self.method} {self.target} HTTP/1.1\r\n{lines}\r\n".encode("ascii")
+        lines = "\r\n".join(map(": ".join, self.headers.items()))
+        return f"{self.method} {self.target} HTTP/1.1\r\n{lines}\r\n\r\n".encode("ascii")
+
+
+def _header_lines(fp: io.BufferedIOBase) -> Mapping[str, str] | http.client.HTTPMessage:
+    """Read the header lines of an answer: a dict with names in lower case, if all have the usual form.
+
+    Others (a name that comes twice, a folded line, one without a colon) are read by http.client: its parser of e-mail
+    takes longer than all else of an answer's head.
+    """
+    lines = []
+    while True:
+        line = fp.readline(LINE_BYTES + 1)
+        if len(line) > LINE_BYTES:
+            raise http.client.LineTooLong("header line")
+        lines.append(line)
+        if len(lines) > LINES:
+            raise http.client.HTTPException(f"got more than {LINES} headers")
+        if line in (b"\r\n", b"\n", b""):
+            break
+    head = b"".join(lines)
+    # Before and after each field: nothing, and the empty line at the end.
+    parts = _FIELD.split(head.decode("latin-1"))
+    found = dict(zip(map(str.lower, parts[1::3]), parts[2::3], strict=True))
+    if len(found) == len(lines) - 1 and parts[-1] == "\r\n" and not any(parts[:-1:3]):
+        return found
+    return http.client.parse_headers(io.BytesIO(head))
+
+
+class _Response(http.client.HTTPResponse):
+    """http.client's response, which finds where a body ends, with `_header_lines` in place of its header parser."""
+
+    begin = FunctionType(
+        http.client.HTTPResponse.begin.__code__, vars(http.client) | {"parse_headers": _header_lines}
+    )
 
 
 class Received:
@@ -74,10 +100,8 @@ class Received:
         # constant
         self._response = response
         self.status_code = response.status
-        self.headers: dict[str, str] = {}
-        for name, value in response.getheaders():
-            name = name.lower()
-            self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
+        headers: Mapping[str, str] | http.client.HTTPMessage = response.headers
+        self.headers = headers if isinstance(headers, dict) else _joined(headers)
         # one thread at a time; None: the connection is free, or has ended
         self._done: Callable[[bool], None] | None = done
         self._end_if_read()
@@ -108,6 +132,14 @@ class Received:
             done(again)
 
 
+def _joined(headers: Mapping[str, str] | http.client.HTTPMessage) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        name = name.lower()
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
 class Connections:
     """`address`: host name and port. `context` None: without TLS. Times in seconds; `read_s` is of one call."""
 
@@ -130,7 +162,8 @@ class Connections:
         head = request.head()
         sock = self._kept() or self._connected(request.url, limit_s or self._connect_s)
         try:
-            sock.settimeout(limit_s or self._read_s)
+            if sock.gettimeout() != (limit_s := limit_s or self._read_s):  # a system call
+                sock.settimeout(limit_s)
             response, is_sent = self._asked(sock, head, request)
         except BaseException:
             sock.close()
@@ -206,7 +239,7 @@ class Connections:
         self, sock: socket.socket, head: bytes, request: Request
     ) -> tuple[http.client.HTTPResponse, bool]:
         """The answer's beginning, and whether all was sent: a server may refuse before it has read a body."""
-        response = http.client.HTTPResponse(sock, method=request.method)
+        response = _Response(sock, method=request.method)
         try:
             refused = _written(sock, head, request.body)
             response.begin()

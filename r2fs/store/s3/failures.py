@@ -18,7 +18,7 @@ from r2fs.model.keys import printable
 from r2fs.store.answers import error_of
 from r2fs.store.bodies import Outgoing
 from r2fs.store.s3.values import malformed
-from r2fs.store.s3.wire import Receiving
+from r2fs.store.s3.wire import Answer
 from r2fs.store.s3.xml import Malformed
 from r2fs.store.server_text import server_text
 
@@ -116,7 +116,7 @@ MISREAD: tuple[type[Exception], ...] = (
 TRANSLATED: tuple[type[Exception], ...] = (Malformed, *EXPECTED, *MISREAD)
 
 
-class translated(Receiving):
+class translated(Answer):
     """One request, whose errors become ours. `name`: the key, or the bucket's URL. `dated` has the last word.
 
     No generator: a download has several, and each costs as much as a system call.
@@ -131,6 +131,7 @@ class translated(Receiving):
         outgoing: Outgoing | None,
         dated: Callable[[StoreError, boto_errors.ClientError], StoreError],
     ) -> None:
+        super().__init__()
         self._name = name
         self._host = host
         self._outgoing = outgoing
@@ -150,7 +151,7 @@ class translated(Receiving):
             raise self._outgoing.failure from None
         if isinstance(error, boto_errors.ClientError):
             raise self._dated(from_answer(error, self._name), error) from error
-        if self.answer.arrived and isinstance(error, MISREAD):
+        if self.arrived and isinstance(error, MISREAD):
             raise malformed(self._name, f"{type(error).__name__}: {error}") from error
         raise without_answer(error, self._name, self._host) from error
 

@@ -1,7 +1,7 @@
 """The requests that are many, without boto3: GET, HEAD, LIST, PUT, a part, DELETE of one object.
 
 Owns:    how their arguments become a request, and their answer's headers boto3's fields: arguments and fields have
-         boto3's names, so that either may send a request (`sender.py`).
+         boto3's names, so that either may send a request (`Clients.send`).
 Never:   retries; believes an answer that `wire.py` has not judged.
 Threads: any.
 Fails:   ClientError for a refusal, as boto3 raises it; Malformed for an answer that is not understood; else what
@@ -22,18 +22,18 @@ from typing import Any, Protocol
 import botocore.exceptions as boto_errors
 
 from r2fs import __version__
-from r2fs.model import flow
 from r2fs.model.values import dataclass, field
 from r2fs.store.counting import RequestCounter
-from r2fs.store.s3 import request_log
 from r2fs.store.s3.connections import Request
-from r2fs.store.s3.failures import NOT_REACHED
+from r2fs.store.s3.request_log import Exchange
 from r2fs.store.s3.route import Route
 from r2fs.store.s3.signing import Signer, encoded_key, encoded_query
 from r2fs.store.s3.wire import Came, Judge, Verdict
 from r2fs.store.s3.xml import Malformed
 
 META = "x-amz-meta-"
+USER_AGENT = f"r2fs/{__version__}"
+_VALUES = re.compile(r"[\x20-\x7e]*\Z")  # no line break, nothing that servers read differently
 _LENGTH = re.compile(r"[0-9]{1,19}\Z")
 
 # boto3's names, and where their values travel.
@@ -125,7 +125,10 @@ class Requests:
         counter: RequestCounter,
     ) -> None:
         # constant
-        self._route = route
+        self._host = route.host
+        self._server = f"{route.scheme}://{route.host}"
+        self._bucket = route.base or "/"
+        self._base = route.base + "/"
         self._signer = signer
         self._connections = connections
         self._judge = judge
@@ -138,21 +141,15 @@ class Requests:
         """
         request = self._request(OPERATIONS[operation], asked)
         size = int(request.headers.get("content-length", "0"))
-        sent = self._counter.request(operation, asked.get("Key") or asked.get("Prefix") or "", size)
-        request_log.begin(operation, request.method, request.url, size)
-        begun_s = flow.spent_s()
+        key = asked.get("Key") or asked.get("Prefix") or ""
+        exchange = Exchange(self._counter, operation, key, request, size)
         try:
             response = self._connections.send(request, limit_s)
             verdict = self._judge.judge(request, operation, response)
         except Exception as error:
-            if isinstance(error, NOT_REACHED):
-                self._counter.not_sent(sent)
-            else:
-                self._counter.answered(sent, flow.spent_s() - begun_s, None)
-            request_log.fail(error)
+            exchange.failed(error)
             raise
-        self._counter.answered(sent, flow.spent_s() - begun_s, verdict.status)
-        request_log.end(verdict.status, response.headers)
+        exchange.answered(verdict.status, response.headers)
         if verdict.status >= 300:
             raise _refusal(operation, verdict, response.headers)
         try:
@@ -165,37 +162,39 @@ class Requests:
         return fields
 
     def connect_ahead(self) -> None:
-        self._connections.connect_ahead(f"{self._route.scheme}://{self._route.host}")
+        self._connections.connect_ahead(self._server)
 
     def close(self) -> None:
         self._connections.close()
 
     def _request(self, operation: Operation, asked: Mapping[str, Any]) -> Request:
-        headers = {"host": self._route.host, **_headers(asked)}
-        query = operation.query | {_QUERY[name]: str(asked[name]) for name in asked if name in _QUERY}
-        key = "/" + encoded_key(asked["Key"]) if "Key" in asked else ""
-        path = self._route.base + key or "/"
+        headers = {"host": self._host}
+        query = dict(operation.query)
+        for name, value in asked.items():
+            if name in _HEADERS:
+                headers[_HEADERS[name]] = value
+            elif name in _QUERY:
+                query[_QUERY[name]] = str(value)
+        if "Expires" in asked:
+            headers["expires"] = format_datetime(asked["Expires"].astimezone(UTC), usegmt=True)
+        for name, value in asked.get("Metadata", {}).items():
+            headers[META + name] = value
+        if not _VALUES.match("".join(headers.values())):
+            wrong = next(name for name, value in headers.items() if not _VALUES.match(value))
+            raise ValueError(f"{wrong}: not a header's value")
+        target = path = self._base + encoded_key(asked["Key"]) if "Key" in asked else self._bucket
         sent_query = encoded_query(query)
-        body = asked.get("Body") or None
+        if sent_query:
+            target = f"{path}?{sent_query}"
         if self._signer is not None:
-            headers = self._signer.signed(operation.method, path, sent_query, headers)
-        headers["user-agent"] = f"r2fs/{__version__}"
+            self._signer.sign(operation.method, path, sent_query, headers)
+        headers["user-agent"] = USER_AGENT
         # Past the signature: proxies change this header.
         headers["accept-encoding"] = "gzip" if takes_gzip() else "identity"
+        body = asked.get("Body") or None
         if operation.method == "PUT":
             headers["content-length"] = str(len(body) if body is not None else 0)
-        target = f"{path}?{sent_query}" if sent_query else path
-        url = f"{self._route.scheme}://{self._route.host}{target}"
-        return Request(operation.method, url, target, headers, body)
-
-
-def _headers(asked: Mapping[str, Any]) -> dict[str, str]:
-    found = {_HEADERS[name]: asked[name] for name in asked if name in _HEADERS}
-    if "Expires" in asked:
-        found["expires"] = format_datetime(asked["Expires"].astimezone(UTC), usegmt=True)
-    for name, value in asked.get("Metadata", {}).items():
-        found[META + name] = value
-    return found
+        return Request(operation.method, self._server + target, target, headers, body)
 
 
 def _fields(headers: Mapping[str, str], is_sized: bool = True) -> dict[str, Any]:
@@ -206,7 +205,6 @@ def _fields(headers: Mapping[str, str], is_sized: bool = True) -> dict[str, Any]
     found: dict[str, Any] = {}
     metadata: dict[str, str] = {}
     for name, value in headers.items():
-        name = name.lower()
         if name in _FIELDS:
             found[_FIELDS[name]] = value
         elif name.startswith(META):

@@ -7,6 +7,7 @@ Never:   sends a request; keeps a key by itself: a profile and AWS's own places 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from boto3.session import Session as Session
@@ -68,11 +69,15 @@ def same_key(one: Session, other: Session) -> bool:
     return bool(mine.get_frozen_credentials() == theirs.get_frozen_credentials())
 
 
-def frozen_key(session: Session) -> Frozen | None:
-    """Return the key of this moment: botocore renews one that expires."""
+def key_source(session: Session) -> Callable[[], Frozen | None]:
+    """Return a function that gives the key of this moment: botocore renews one that expires."""
     found: Any = session.get_credentials()
-    key: Frozen | None = found.get_frozen_credentials() if found is not None else None
-    return key
+    return (lambda: None) if found is None else found.get_frozen_credentials
+
+
+def frozen_key(session: Session) -> Frozen | None:
+    """Return the key of this moment."""
+    return key_source(session)()
 
 
 class HiddenKey:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -21,6 +22,8 @@ from r2fs.model.redaction import hide
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
 _UNRESERVED = "-_.~"  # RFC 3986, besides letters and digits
+_PLAIN = re.compile(r"[A-Za-z0-9/._~-]*\Z")  # nothing to be encoded
+_SPACES = re.compile("  |: | \n")
 _ALGORITHM = "AWS4-HMAC-SHA256"
 
 
@@ -39,17 +42,20 @@ class _Key(NamedTuple):
     """Signing key of a day, and the credentials that it was made of."""
 
     day: str
+    scope: str
     frozen: Frozen
     key: bytes
 
 
 def encoded_key(key: str) -> str:
     """An object's key as a part of a URL's path: nothing is normalised, slashes stay."""
-    return quote(key, safe="/" + _UNRESERVED)
+    return key if _PLAIN.match(key) else quote(key, safe="/" + _UNRESERVED)
 
 
 def encoded_query(pairs: Mapping[str, str]) -> str:
     """The query in its canonical form: encoded, and sorted by name. No name comes twice."""
+    if not pairs:
+        return ""
     encoded = [(quote(name, safe=_UNRESERVED), quote(pairs[name], safe=_UNRESERVED)) for name in pairs]
     return "&".join(f"{name}={value}" for name, value in sorted(encoded))
 
@@ -65,29 +71,30 @@ class Signer:
         # set by any thread; a second one makes the same once more
         self._cached: _Key | None = None
 
-    def signed(self, method: str, path: str, query: str, headers: Mapping[str, str]) -> dict[str, str]:
-        """`headers` (names in lower case, `host` among them) with the signature over all of them.
+    def sign(self, method: str, path: str, query: str, headers: dict[str, str]) -> None:
+        """Add the signature over all of `headers` (names in lower case, `host` among them) to them.
 
         `path` and `query` are as they are sent: encoded, the query in its canonical form.
         """
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         cached = self._key(stamp[:8])
-        signed = {**headers, "x-amz-content-sha256": UNSIGNED, "x-amz-date": stamp}
+        headers["x-amz-content-sha256"] = UNSIGNED
+        headers["x-amz-date"] = stamp
         if cached.frozen.token:
-            signed["x-amz-security-token"] = cached.frozen.token
-        names = sorted(signed)
-        listed = ";".join(names)
-        # White space within a value counts once.
-        lines = "".join(f"{name}:{' '.join(signed[name].split())}\n" for name in names)
+            headers["x-amz-security-token"] = cached.frozen.token
+        fields = sorted(headers.items())
+        listed = ";".join([name for name, _ in fields])
+        lines = "\n".join(map(":".join, fields)) + "\n"
+        if _SPACES.search(lines):  # white space at a value's ends does not count, and within it once
+            lines = "".join(f"{name}:{' '.join(value.split())}\n" for name, value in fields)
         canonical = f"{method}\n{path}\n{query}\n{lines}\n{listed}\n{UNSIGNED}"
-        scope = f"{cached.day}/{self._region}/{self._service}/aws4_request"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
-        signature = hmac.digest(cached.key, f"{_ALGORITHM}\n{stamp}\n{scope}\n{digest}".encode(), "sha256")
-        signed["authorization"] = (
-            f"{_ALGORITHM} Credential={cached.frozen.access_key}/{scope}, SignedHeaders={listed},"
-            f" Signature={signature.hex()}"
+        text = f"{_ALGORITHM}\n{stamp}\n{cached.scope}\n{digest}"
+        signature = hmac.digest(cached.key, text.encode(), "sha256").hex()
+        headers["authorization"] = (
+            f"{_ALGORITHM} Credential={cached.frozen.access_key}/{cached.scope}, SignedHeaders={listed},"
+            f" Signature={signature}"
         )
-        return signed
 
     def _key(self, day: str) -> _Key:
         frozen, cached = self._credentials(), self._cached
@@ -100,5 +107,6 @@ class Signer:
         key = f"AWS4{frozen.secret_key}".encode()
         for part in (day, self._region, self._service, "aws4_request"):
             key = hmac.digest(key, part.encode(), "sha256")
-        self._cached = cached = _Key(day, frozen, key)
+        scope = f"{day}/{self._region}/{self._service}/aws4_request"
+        self._cached = cached = _Key(day, scope, frozen, key)
         return cached

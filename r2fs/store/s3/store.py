@@ -44,7 +44,6 @@ from r2fs.store.s3.download import Packed, S3Download, Wire, discard
 from r2fs.store.s3.failures import translated
 from r2fs.store.s3.listing import Asked, not_deleted, page_of
 from r2fs.store.s3.presign import presigned
-from r2fs.store.s3.sender import Sender
 from r2fs.store.s3.services import service_of
 from r2fs.store.s3.values import (
     conditions,
@@ -56,6 +55,7 @@ from r2fs.store.s3.values import (
     verified,
 )
 from r2fs.store.s3.wire import Answer
+from r2fs.store.s3.xml import Malformed
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -109,7 +109,6 @@ class S3Store:
         with self._translated():
             timeouts_s = CONNECT_TIMEOUT_S, bucket.request_timeout_s
             self._clients = Clients(bucket, self._counter, *timeouts_s, credentials)
-        self._sender = Sender(self._clients)
         self._wire = Wire(self._translated, self._counter.received, clock)
         self._packed = Packed(self._translated)
         # A float that any thread may set: when an answer last proved that the bucket exists.
@@ -138,7 +137,7 @@ class S3Store:
     ) -> ListPage:
         asked: dict[str, Any] = {"Bucket": self._name, "Prefix": prefix, "MaxKeys": limit}
         with self._translated() as seen:
-            self._sender.send("ListObjectsV2", asked | values.place_of(delimiter, start_after, token))
+            self._clients.send("ListObjectsV2", asked | values.place_of(delimiter, start_after, token))
             page = page_of(seen.read(), Asked(self._name, prefix, token))
         self._bucket_seen_s = self._clock.monotonic()
         return page
@@ -151,7 +150,7 @@ class S3Store:
 
     def _head(self, key: str) -> Mapping[str, Any]:
         try:
-            answer = self._packed.ask(key, lambda: self._sender.send("HeadObject", self._at(key)))
+            answer = self._packed.ask(key, lambda: self._clients.send("HeadObject", self._at(key)))
         except ObjectMissing:
             self._require_bucket()
             raise
@@ -179,7 +178,7 @@ class S3Store:
         if start < 0 or (length is not None and length <= 0):
             raise RangeInvalid(f"{printable(key)}: no bytes in that range")
         asked = self._at(key) | values.part_of(start, length, if_match)
-        answer = self._packed.ask(key, lambda: self._sender.send("GetObject", asked))
+        answer = self._packed.ask(key, lambda: self._clients.send("GetObject", asked))
         download = self._download(key, answer)
         try:
             download.require(start, length, if_match)
@@ -193,11 +192,11 @@ class S3Store:
             length = length_of(answer)
             if length is None:
                 length = self._listed_size(key)
-            with self._translated(key):
-                size = total(answer.get("ContentRange"), length)
-            info = info_of(key, answer, size, self._md5_etags)
-        except BaseException:
+            info = info_of(key, answer, total(answer.get("ContentRange"), length), self._md5_etags)
+        except BaseException as error:
             discard(answer)
+            if isinstance(error, Malformed):
+                raise values.malformed(key, error) from error
             raise
         return S3Download(self._wire, key, answer, info, length)
 
@@ -215,7 +214,7 @@ class S3Store:
         asked = self._described(key, meta) | conditions(condition)
         try:
             with self._translated(key, outgoing):
-                answer = self._sender.send("PutObject", asked | {"Body": outgoing.file()})
+                answer = self._clients.send("PutObject", asked | {"Body": outgoing.file()})
         except PreconditionFailed:
             if condition is None or not self._is_made_by_files(key, condition):
                 raise
@@ -243,7 +242,7 @@ class S3Store:
     def delete(self, key: str) -> None:
         try:
             with self._translated(key):
-                self._sender.send("DeleteObject", self._at(key))
+                self._clients.send("DeleteObject", self._at(key))
         except ObjectMissing:
             pass
 
@@ -279,7 +278,7 @@ class S3Store:
         outgoing = Outgoing(body, printable(key))
         with self._translated(key, outgoing):
             asked = {"UploadId": upload_id, "PartNumber": number, "Body": outgoing.file()}
-            answer = self._sender.send("UploadPart", self._at(key) | asked)
+            answer = self._clients.send("UploadPart", self._at(key) | asked)
         return Part(number, verified(key, answer, outgoing, self._md5_etags), len(outgoing))
 
     def copy_part(

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
@@ -86,33 +86,27 @@ UNREAD = frozenset(
 )
 
 
-@dataclass(slots=True)
-class Answer:
-    """Answer to the request of one context."""
+_answer: ContextVar[Answer | None] = ContextVar("_answer", default=None)
 
-    arrived: bool = False  # a status line and headers; what fails from here on is the answer's fault
-    document: Document | None = None
+
+class Answer:
+    """Answer to the one request that is sent inside the `with` block."""
+
+    __slots__ = ("_token", "arrived", "document")
+    _token: Token[Answer | None]
+
+    def __init__(self) -> None:
+        self.arrived = False  # a status line and headers; what fails from here on is the answer's fault
+        self.document: Document | None = None
 
     def read(self) -> Document:
         if self.document is None:
             raise Malformed("no document")
         return self.document
 
-
-_answer: ContextVar[Answer | None] = ContextVar("_answer", default=None)
-
-
-class Receiving:
-    """Context of the one request that is sent within; the value is its answer."""
-
-    __slots__ = ("_token", "answer")
-    answer: Answer
-    _token: Token[Answer | None]
-
-    def __enter__(self) -> Answer:
-        self.answer = Answer()
-        self._token = _answer.set(self.answer)
-        return self.answer
+    def __enter__(self) -> Self:
+        self._token = _answer.set(self)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import http.client
+import io
 import select
 import socket
 import ssl
@@ -11,8 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from r2fs.model.errors import PermissionRefused, Unavailable
 from r2fs.model.ports import SystemClock
@@ -280,6 +285,109 @@ def test_a_file_that_grew_is_sent_as_long_as_was_said(serve) -> None:
     assert store.put_part("key", "up", 1, Grown(DATA + b"more")).etag == MD5
     assert store.put_part("key", "up", 2, BytesBody(DATA)).etag == MD5
     assert server.accepted == 1
+
+
+# ------------------------------------------------------------------ heads of answers
+class Wire:
+    """A socket from which `data` is read."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+
+def read_by(kind: type[http.client.HTTPResponse], head: bytes, method: str = "GET") -> tuple[Any, ...]:
+    """Status, headers, framing and body as `kind` reads them, or its error."""
+    response = kind(Wire(head + b"5\r\nhello\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"), method=method)  # type: ignore[arg-type]
+    ends: list[bool] = []
+    try:
+        response.begin()
+        received = connections.Received(response, ends.append)
+        body = b"".join(iter(lambda: received.read1(3), b""))
+    except (http.client.HTTPException, ValueError) as error:
+        return type(error), str(error)
+    finally:
+        response.close()
+    length, chunked = response.length, response.chunked
+    return response.status, received.headers, body, length, chunked, response.will_close, ends
+
+
+LIBRARY_READS = {
+    "nothing": b"",
+    "no colon": b"ETag: a\r\nno colon\r\nContent-Length: 5\r\n",
+    "no name": b": a\r\nContent-Length: 5\r\n",
+    "a space before the colon": b"Content-Length : 5\r\n",
+    "a folded line": b"ETag: a\r\n b\r\nContent-Length: 5\r\n",
+    "folded at the beginning": b" folded\r\nContent-Length: 5\r\n",
+    "line feeds alone": b"ETag: a\nContent-Length: 5\n",
+    "a carriage return alone": b"ETag: a\rb\r\nContent-Length: 5\r\n",
+    "a NUL": b"ETag: a\0b\r\nContent-Length: 5\r\n",
+    "a vertical tab": b"ETag: a\x0bTransfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+    "a unit separator": b"ETag: a\x1cb\r\nContent-Length: 5\r\n",
+    "a name of Latin-1": b"\xe4: a\r\nContent-Length: 5\r\n",
+    "two lengths": b"Content-Length: 5\r\nContent-Length: 9\r\n",
+    "the same length twice": b"Content-Length: 5\r\ncontent-length: 5\r\n",
+    "a list of lengths": b"Content-Length: 5, 5\r\n",
+    "a negative length": b"Content-Length: -5\r\n",
+    "a length with a sign": b"Content-Length: +5\r\n",
+    "a length with spaces": b"Content-Length: \t 5 \t \r\n",
+    "an empty length": b"Content-Length:\r\n",
+    "chunked": b"Transfer-Encoding: Chunked\r\n",
+    "chunked, and a length": b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+    "chunked twice": b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+    "chunked, then identity": b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+    "identity, then chunked": b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n",
+    "gzip and chunked": b"Transfer-Encoding: gzip, chunked\r\n",
+    "close": b"CONNECTION: Close\r\nContent-Length: 5\r\n",
+    "keep-alive, then close": b"Connection: keep-alive\r\nConnection: close\r\nContent-Length: 5\r\n",
+    "a multipart type": b'Content-Type: multipart/mixed; boundary="b"\r\nContent-Length: 5\r\n',
+    "From, as of a mailbox": b"From me\r\nContent-Length: 5\r\n",
+    "99 headers": b"".join(b"x-%d: a\r\n" % n for n in range(98)) + b"Content-Length: 5\r\n",
+    "100 headers": b"".join(b"x-%d: a\r\n" % n for n in range(100)),
+    "the longest line": b"ETag: " + b"a" * (65536 - 8) + b"\r\nContent-Length: 5\r\n",
+    "a line that is too long": b"ETag: " + b"a" * (65536 - 7) + b"\r\n",
+    "an endless line": b"a" * 200_000,
+}
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.1 200 OK", b"HTTP/1.0 200 OK", b"HTTP/1.1 204 None"])
+@pytest.mark.parametrize("lines", LIBRARY_READS.values(), ids=LIBRARY_READS.keys())
+def test_a_head_is_read_as_http_client_reads_it(version: bytes, lines: bytes) -> None:
+    for end in (b"\r\n", b"\n", b""):
+        head = version + b"\r\n" + lines + end
+        for method in ("GET", "HEAD"):
+            assert read_by(connections._Response, head, method) == read_by(
+                http.client.HTTPResponse, head, method
+            )
+
+
+LINE = st.builds(
+    b"".join,
+    st.tuples(
+        st.sampled_from([b"Content-Length", b"Transfer-Encoding", b"connection", b"ETag", b"x-amz-meta-a", b"", b" x"]),
+        st.sampled_from([b": ", b":", b" :", b":\t ", b""]),
+        st.sampled_from([b"5", b"chunked", b"close", b"keep-alive"]) | st.binary(max_size=12).map(
+            lambda data: bytes(byte for byte in data if not 0x80 <= byte < 0xA0)
+        ),
+        st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r\n ", b"\r"]),
+    ),
+)  # fmt: skip
+
+
+@given(lines=st.lists(LINE, max_size=6))
+def test_any_head_is_read_as_http_client_reads_it(lines: list[bytes]) -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + b"".join(lines) + b"\r\n"
+    assert read_by(connections._Response, head) == read_by(http.client.HTTPResponse, head)
+
+
+def test_usual_heads_are_read_without_the_parser_of_email(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a letter whose UTF-8 has the byte 0x85, a line's end to that parser, ends no line."""
+    monkeypatch.setattr(http.client, "parse_headers", None)
+    head = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-amz-meta-a: Å\r\nETag: x:y\r\n\r\n".encode()
+    status, headers, *_ = read_by(connections._Response, head)
+    assert (status, headers) == (200, {"content-length": "5", "x-amz-meta-a": "Ã\x85", "etag": "x:y"})
 
 
 # ------------------------------------------------------------------ TLS
