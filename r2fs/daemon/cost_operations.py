@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from r2fs.daemon import metrics
 from r2fs.daemon.control import Request
 from r2fs.daemon.parts import MirrorParts, Parts
-from r2fs.engine.namespace.stored_sizes import StoredSizes
+from r2fs.engine.namespace.file_views import FileViews
 from r2fs.model.prices import DAY_S, MONTH_S, Prices
 from r2fs.model.settings import Settings
 from r2fs.model.values import asdict
@@ -26,7 +26,7 @@ SHOWN = 1000  # directories, programs, or requests in an answer
 
 
 class CostOperations:
-    def __init__(self, parts: Parts | MirrorParts, sizes: StoredSizes | MirrorSizes) -> None:
+    def __init__(self, parts: Parts | MirrorParts, sizes: FileViews | MirrorSizes) -> None:
         self._engine = parts.engine
         self._spending = parts.spending
         self._store = parts.store

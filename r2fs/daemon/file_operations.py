@@ -14,21 +14,20 @@ from r2fs.model.views import NOTHING_WARMED, Export, FileView, WarmView
 class FileOperations:
     def __init__(self, parts: Parts) -> None:
         self._engine = parts.engine
-        self._care = parts.engine.maintenance
         self._store = parts.store
 
     # ------------------------------------------------------------------ what is known
     def file(self, request: Request) -> dict[str, object]:
         """The file or directory `path`, and its history."""
-        path, views = request.text("path"), self._care.file_views
+        path, views = request.text("path"), self._engine.file_views
         view = views.one(path, Caller(cancelled=request.gone))
-        since_at_s = self._care.records.core.history.since_at_s
+        since_at_s = self._engine.history.since_at_s
         history = [asdict(event) for event in views.history(path)]
         return {**self._fields(view), "history": history, "history_since_at_s": since_at_s}
 
     def files(self, request: Request) -> dict[str, object]:
         """The names in the directory `path`, in lines of progress; the last line has none."""
-        for page in self._care.file_views.pages(request.text("path")):
+        for page in self._engine.file_views.pages(request.text("path")):
             request.progress(files=[self._fields(view) for view in page])
             if request.gone.is_set():
                 break
@@ -41,7 +40,9 @@ class FileOperations:
             request.heartbeat()
             return not request.gone.is_set()
 
-        return {"shares": [asdict(view) for view in self._care.shares.below(request.text("path"), heard)]}
+        return {
+            "shares": [asdict(view) for view in self._engine.file_views.shares(request.text("path"), heard)]
+        }
 
     def _fields(self, view: FileView) -> dict[str, object]:
         """Fields of the view. `unavailable`: why the file's bucket does not answer; null: it does."""
@@ -58,7 +59,7 @@ class FileOperations:
     # ------------------------------------------------------------------ pending changes
     def pending(self, request: Request) -> dict[str, object]:
         """All pending changes below `paths` (none: all), in lines of progress; the last line has none."""
-        for page in self._care.pending_pages(request.paths()):
+        for page in self._engine.pending_pages(request.paths()):
             request.progress(transfers=[asdict(view) for view in page])
             if request.gone.is_set():
                 break
@@ -71,7 +72,7 @@ class FileOperations:
     def discard(self, request: Request) -> dict[str, object]:
         """Give up the changes of the file `path`, of which a copy has `size` bytes and the digest `sha256`."""
         export = Export(int(request.number("size") or 0), request.text("sha256"))
-        kept = self._care.discards.discard(
+        kept = self._engine.discards.discard(
             request.text("path"), export, lambda done: request.heartbeat(compared=done)
         )
         return {"in_bucket": kept}
@@ -116,12 +117,12 @@ class FileOperations:
     def cache_check(self, request: Request) -> dict[str, object]:
         """Compare cached files with their ETags, and drop those that differ."""
         return asdict(
-            self._care.cache_care.check(lambda view: request.heartbeat(**asdict(view)), request.gone.is_set)
+            self._engine.cache_care.check(lambda view: request.heartbeat(**asdict(view)), request.gone.is_set)
         )
 
     def cache_clear(self, request: Request) -> dict[str, object]:
         """Remove all clean content that is not open."""
-        before, after = self._care.cache_care.clear()
+        before, after = self._engine.cache_care.clear()
         return {
             "removed": before.entries - after.entries,
             "removed_bytes": before.bytes - after.bytes,

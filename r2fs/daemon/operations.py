@@ -135,9 +135,9 @@ class Operations(CommonOperations):
 
     def status(self, request: Request) -> dict[str, Any]:
         """The whole mount, from counters and views: no request to the bucket, and no wait for one."""
-        parts, engine, care = self._parts, self._parts.engine, self._parts.engine.maintenance
+        parts, engine = self._parts, self._parts.engine
         state = "running" if parts.mounted.is_set() else "starting"
-        common = self._status(state, type(parts.driver).__name__, engine.cache_view(), care.surplus())
+        common = self._status(state, type(parts.driver).__name__, engine.cache_view(), engine.surplus())
         common["mount"] |= {
             "cache_dir": str(parts.settings.cache_dir),
             "staging_dir": str(parts.settings.staging_dir),
@@ -147,12 +147,12 @@ class Operations(CommonOperations):
         }
         return {
             **common,
-            "downloads": metrics.downloads(engine.downloads_view(), care.paths_of),
+            "downloads": metrics.downloads(engine.downloads_view(), engine.paths_of),
             "pins": asdict(engine.pins.summary()),
             "room": asdict(engine.room_view()),
             "aside": asdict(engine.aside_view()),
             "damaged": list(engine.damaged_view()),
-            "kernel": metrics.kernel(parts.driver, care.paths_of),
+            "kernel": metrics.kernel(parts.driver, engine.paths_of),
         }
 
     def refresh(self, request: Request) -> dict[str, object]:
@@ -192,7 +192,7 @@ class Operations(CommonOperations):
 def table_of(parts: Parts, stopping: Stopping, restart: Callable[[], None]) -> dict[str, Operation]:
     """All operations of a mount, by name."""
     own = Operations(parts, stopping, restart)
-    sizes = parts.engine.maintenance.stored_sizes
+    sizes = parts.engine.file_views
     return operations_of(
         own,
         ObjectOperations(parts),

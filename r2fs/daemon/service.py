@@ -157,9 +157,7 @@ class Service:
         if away:
             engine.assume_away()
         file = SpentFile(settings.state_dir)
-        spending = Spending(
-            file, store.counter, lambda: engine.settings, engine.maintenance.set_frugal, self._clock
-        )
+        spending = Spending(file, store.counter, lambda: engine.settings, engine.set_frugal, self._clock)
         closing.callback(spending.save)
         driver = self._driver(kind, engine, settings, memory, left)
         return Parts(

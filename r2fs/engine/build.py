@@ -27,7 +27,6 @@ from r2fs.engine.namespace.file_views import FileViews
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.header_changes import HeaderChanges
 from r2fs.engine.namespace.local_copies import LocalCopies
-from r2fs.engine.namespace.maintenance import Maintenance
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.pins import Pins
 from r2fs.engine.namespace.receipts import Receipts
@@ -35,8 +34,6 @@ from r2fs.engine.namespace.refreshing import Refreshing
 from r2fs.engine.namespace.remove_tree import TreeRemoval
 from r2fs.engine.namespace.rename import Renaming
 from r2fs.engine.namespace.setattr import SetAttr
-from r2fs.engine.namespace.shares import Shares
-from r2fs.engine.namespace.stored_sizes import StoredSizes
 from r2fs.engine.namespace.xattrs import ExtendedAttributes
 from r2fs.engine.recovery.handover import restore_handles
 from r2fs.engine.recovery.replay import Replay
@@ -185,16 +182,8 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
             pins=Pins(records, copies, freshness.listed),
             removal=TreeRemoval(records, names, writeback),
             status=Status(records, writeback),
-            maintenance=Maintenance(
-                records,
-                scopes,
-                writeback.transfers,
-                storage.prefetch,
-                FileViews(records, names, xattrs, writeback),
-                Shares(records),
-                Discards(records, storage, writeback, names),
-                StoredSizes(records),
-                CacheCare(core, contents),
-            ),
+            file_views=FileViews(records, names, xattrs, writeback),
+            discards=Discards(records, storage, writeback, names),
+            cache_care=CacheCare(core, contents),
         )
     )

@@ -9,24 +9,26 @@ Fails:   R2fsError's subclasses; WouldWait where the caller may not wait.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
+from r2fs.engine.content.cache_care import CacheCare
 from r2fs.engine.content.jobs import DownloadQueue, JobQueue, SlottedQueue
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.copy_range import CopyRange
 from r2fs.engine.files.open_files import Files
 from r2fs.engine.files.sparse import Sparse
-from r2fs.engine.inodes.bucket_roots import check_entry
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.protected import check_entry
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.close_to_open import CloseToOpen
 from r2fs.engine.namespace.create_remove import Names
+from r2fs.engine.namespace.discard import Discards
+from r2fs.engine.namespace.file_views import FileViews
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.header_changes import HeaderChanges
 from r2fs.engine.namespace.local_copies import LocalCopies
-from r2fs.engine.namespace.maintenance import Maintenance
 from r2fs.engine.namespace.named_paths import Scopes
 from r2fs.engine.namespace.pins import Pins
 from r2fs.engine.namespace.receipts import Receipts
@@ -84,7 +86,9 @@ class Parts:
     header_changes: HeaderChanges
     pins: Pins
     status: Status
-    maintenance: Maintenance
+    file_views: FileViews
+    discards: Discards
+    cache_care: CacheCare
 
 
 class FileSystem:
@@ -113,7 +117,9 @@ class FileSystem:
         self.removal = parts.removal
         self.header_changes = parts.header_changes
         self.pins = parts.pins
-        self.maintenance = parts.maintenance
+        self.file_views = parts.file_views
+        self.discards = parts.discards
+        self.cache_care = parts.cache_care
         self._status = parts.status
         # verbs and views that are one part's alone
         self.unlink, self.rmdir, self.readdir = parts.names.unlink, parts.names.rmdir, parts.names.readdir
@@ -123,6 +129,7 @@ class FileSystem:
         self.fallocate = parts.sparse.fallocate
         self.copy_file_range = parts.copy_range.copy
         self.queue_view = parts.status.view
+        self.history = self._core.history
         self.cache_view = self._core.cache.view
         self.room_view = parts.files.pressure.view
         self.aside_view = self._core.journal.aside
@@ -159,6 +166,26 @@ class FileSystem:
     def parked_at(self, paths: Sequence[str]) -> tuple[TransferView, ...]:
         """Parked files and deletes at and below these paths (none: anywhere)."""
         return self._status.parked(self._scopes.of(paths, must_be=False))
+
+    def pending_pages(self, paths: Sequence[str]) -> Iterator[tuple[TransferView, ...]]:
+        """Yield all pending uploads and deletes at and below these paths (none: anywhere)."""
+        return self._writeback.transfers.pages(self._scopes.of(paths, must_be=False))
+
+    def paths_of(self, inos: Sequence[int]) -> dict[int, str]:
+        """Return the paths of the inodes with a name."""
+        with self._core.lock:
+            nodes = [node for node in map(self._tree.find, inos) if node is not None and not node.deleted]
+            return {node.ino: self._tree.path(node) for node in nodes}
+
+    def surplus(self) -> int:
+        """Return the number of files fetched ahead and not opened."""
+        with self._core.lock:
+            return self._storage.prefetch.surplus
+
+    def set_frugal(self, frugal: bool) -> None:
+        """Fetch nothing ahead of need, from now on or no more: the month's budget is used up."""
+        with self._core.lock:
+            self._core.set_frugal_locked(frugal)
 
     def refusal(self, paths: Sequence[str] = ()) -> R2fsError | None:
         """Return the refusal of every request by a bucket of these paths (none: any); None: none is known."""

@@ -285,7 +285,7 @@ class Pair:
         assert [name for name in odd if not name.startswith(".x.")] == [], what
         copies = tuple(sorted(name for name in found if is_conflict_name(name)))
         for host in self.hosts:
-            host.engine.inodes.check()
+            host.engine.check_tree()
             assert host.names() == sorted(found), f"{what}\n{host.name} sees {host.names()}"
             assert {name: host.engine.read(name) for name in found} == found, f"{what}\non {host.name}"
             assert host.conflicts() == copies, f"{what}\n{host.name}'s status: {host.conflicts()}"

@@ -452,7 +452,7 @@ class Runner:
         with self.world.undisturbed():
             export = Export(len(data), hashlib.sha256(data).hexdigest())
             try:
-                self.world.engine.fs.maintenance.discards.discard(nfc(path), export)
+                self.world.engine.fs.discards.discard(nfc(path), export)
             except (CannotDiscard, NotFound):
                 return
             # One that a crash left open may hold that the name is gone: it was there to be given up.
@@ -586,7 +586,7 @@ def _equal(answer: bytes, want: bytes) -> None:
 def check(engine: Engine) -> None:
     """The engine's own books, with Core.lock held."""
     pending_store, tree = engine.pending_store, engine.inodes
-    tree.check()
+    engine.check_tree()
     names = set()
     for ino, node in pending_store.inodes.items():
         assert node.ino == ino and node.pending is not None

@@ -138,7 +138,7 @@ class Engine(Probes):
                 thread.join(10)
                 assert not thread.is_alive(), f"{thread.name} did not end"
         with self.lock:
-            self.inodes.check()
+            self.check_tree()
         self.check_tally()
 
     # ---- a program's calls

@@ -39,6 +39,7 @@ from r2fs.engine.pending.tally import Tally
 from r2fs.engine.writeback.preparation import Preparation
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.records import Entry, PendingDelete
+from tests.support.invariants import check
 
 
 def taken(queue: SlottedQueue) -> int:
@@ -161,6 +162,12 @@ class Probes:
         database._commit = commit  # type: ignore[method-assign]
 
     # ---- inodes and their bytes
+    def check_tree(self) -> None:
+        """Raise AssertionError where names, parents, numbers and counts of the tree disagree."""
+        tree = self.inodes
+        with self.lock:
+            check(tree.root, tree._nodes, tree._conflicts, tree.hidden, tree._own_objects.directories())
+
     def node(self, path: str) -> Node:
         return self.inodes.get(self.entry(path).ino)
 

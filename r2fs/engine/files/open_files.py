@@ -22,9 +22,8 @@ from r2fs.engine.files.backpressure import BackPressure
 from r2fs.engine.files.handles import Handle, Handles
 from r2fs.engine.files.write_session import WriteSessions
 from r2fs.engine.files.writer_hydration import WriterHydration
-from r2fs.engine.inodes.bucket_roots import check_writable
-from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.protected import check_writable
 from r2fs.engine.inodes.statfs import StatFs
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
@@ -75,7 +74,6 @@ class Files:
     def _open_to_write(self, caller: Caller, node: Node, flags: int) -> Opened:
         truncates = bool(flags & os.O_TRUNC)
         check_writable(self._core, node)
-        check_changeable(node)
         self.admit_writer(caller)
         if not truncates:
             self._fetch_small(caller, node)
@@ -262,7 +260,6 @@ class Files:
     def truncate(self, caller: Caller, node: Node, size: int, number: int | None) -> None:
         """ftruncate(2) with a handle, truncate(2) without: then the file is closed at once if it has no writer."""
         check_writable(self._core, node)
-        check_changeable(node)
         if size > self._staged_size(node):
             self.admit_writer(caller)
         caller.about_to_wait()

@@ -17,7 +17,10 @@ from binascii import hexlify
 from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, overload
 
+from r2fs.engine.inodes.inode_numbers import derived_of
+from r2fs.model.directory_lines import DirectoryLines, encoded
 from r2fs.model.etags import is_md5
+from r2fs.model.keys import nfc
 
 if TYPE_CHECKING:
     from r2fs.engine.inodes.inode import Node
@@ -123,6 +126,21 @@ class Children(Mapping[str, "Node"]):
     def packed(self) -> Mapping[str, bytes]:
         """The other children, in the form of `pack`."""
         return self._packed
+
+    def lines(self, key: str, valid_s: float) -> DirectoryLines:
+        """Return the names for READDIR, of the directory `key` and fresh for `valid_s` seconds.
+
+        The numbers of packed files are computed later, without the lock.
+        """
+        prefix = encoded(nfc(key))
+        names, packed = list(self._packed), list(self._packed.values())
+
+        def numbers(start: int, stop: int) -> list[int]:
+            each = zip(names[start:stop], packed[start:stop], strict=True)
+            return [derived_of(prefix, name, etag_of(line)) for name, line in each]
+
+        nodes = [(node.name, node.kind, node.st_ino) for node in self.nodes()]
+        return DirectoryLines(nodes, names, numbers, valid_s)
 
     # ------------------------------------------------------------------ changes, by this room alone
     def add(self, name: str, node: Node) -> None:

@@ -115,7 +115,7 @@ class Node:
     st_ino: int = 0  # the number that stat shows; 0: none was shown yet
     inherited: bool = False  # a file of the daemon before, of unknown metadata: its row is not read yet
     kept_ns: tuple[int, int] | None = None  # a directory's mtime and ctime, as the journal has them
-    read_only: bool = False  # constant: shows the bytes of its directory's own object (directory_objects.py)
+    read_only: bool = False  # constant: shows the bytes of its directory's own object (protected.py)
     # ---- bytes and the bucket
     base: Version | None = None
     base_missing: Version | None = None  # a base that the bucket was seen to have no more

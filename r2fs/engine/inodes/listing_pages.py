@@ -1,18 +1,17 @@
 """Pages: the end of a listing in pages, also on a server with endless pages.
 
-Owns:    the marks of a listing in circles: a token for the second time, a page that begins like an earlier page,
-         several empty pages in a row; the bound of one that is kept in memory.
-Never:   sends a request; judges the order of keys: servers have orders of their own.
-Threads: that of the listing.
-Fails:   MalformedAnswer at the first repeat, and past the bound.
+A token for the second time, a page that begins like an earlier one, and several empty pages in a row are refused by
+MalformedAnswer. The order of keys is not looked at: servers have orders of their own.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from r2fs.model.errors import MalformedAnswer
 from r2fs.model.keys import printable
+from r2fs.model.ports import ObjectStore
 from r2fs.model.records import ListPage
 
 EMPTY = 10  # pages in a row: a server that skips deleted objects may send a few
@@ -76,3 +75,23 @@ class Pages:
         return MalformedAnswer(
             f"{printable(self._what)}: the server's answer cannot be understood: a listing without an end: {why}"
         )
+
+
+def pages_of(
+    store: ObjectStore,
+    prefix: str,
+    *,
+    delimiter: str = "",
+    start_after: str = "",
+    limit: int = 1000,
+    kept: bool = False,
+) -> Iterator[ListPage]:
+    """Yield the pages of a LIST; each is a request, sent when the page is asked for. Raises StoreError."""
+    pages, token = Pages(prefix or store.url, kept), None
+    while True:
+        after = "" if token else start_after
+        page = store.list_page(prefix, delimiter=delimiter, start_after=after, token=token, limit=limit)
+        token = pages.turn(page)
+        yield page
+        if token is None:
+            return

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable
 from r2fs.engine.inodes import inode
 from r2fs.engine.inodes.children import Children, Packed
 from r2fs.engine.inodes.core import Core
-from r2fs.engine.inodes.directory_objects import OwnObjects, own_file
 from r2fs.engine.inodes.inode import NEVER, Listing, Node, is_below, listing_of, remember
 from r2fs.engine.inodes.inode_numbers import derived
-from r2fs.engine.inodes.invariants import check
+from r2fs.engine.inodes.protected import OwnObjects, own_file
 from r2fs.engine.inodes.stat import keeps_shown, move_time, refresh
 from r2fs.model.errors import NotADirectory, Stale
 from r2fs.model.keys import SYMLINK_SUFFIX, check_key, is_conflict_name, is_link, nfc, shown_name
@@ -248,10 +247,6 @@ class Tree:
             assert parent is not None
             self._attach(node, parent, name)
             self.touch(node)
-
-    def check(self) -> None:
-        """Raise AssertionError where names, parents, numbers and counts disagree. For tests."""
-        check(self.root, self._nodes, self._conflicts, self.hidden, self._own_objects.directories())
 
     # ------------------------------------------------------------------ changes of other hosts
     def expire_name(self, directory: Node, name: str, gone: bool = False) -> None:

@@ -18,10 +18,10 @@ from functools import partial
 
 from r2fs.engine.content.jobs import JobQueue
 from r2fs.engine.content.local_only import LocalOnly
-from r2fs.engine.inodes.directory_objects import OBJECT_NAME
 from r2fs.engine.inodes.inode import Node, Refresh
+from r2fs.engine.inodes.protected import OBJECT_NAME
 from r2fs.engine.namespace.freshness import Freshness
-from r2fs.engine.namespace.outages import AWAY
+from r2fs.engine.namespace.waits import AWAY
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import R2fsError, ReadFailed, Stale
 from r2fs.model.keys import nfc, printable
@@ -131,7 +131,7 @@ class CloseToOpen:
             refresh = Refresh(self._core.clock.monotonic())
         self._jobs.submit(partial(self._run, refresh, directory, name))
         if not away:
-            self._freshness.wait(caller, refresh, directory)
+            self._freshness.outages.wait(caller, refresh, directory)
 
     def _run(self, refresh: Refresh, directory: Node, name: str) -> None:
         """Job: look the name up in the bucket."""

@@ -17,15 +17,19 @@ import stat
 
 from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.inodes.attribute_cache import AttributeCache
-from r2fs.engine.inodes.bucket_roots import check_entry, check_removable, check_writable, is_bucket_root
-from r2fs.engine.inodes.directory_objects import OBJECT_NAME, check_changeable
 from r2fs.engine.inodes.inode import Node, listing_of
 from r2fs.engine.inodes.inode_numbers import derived
 from r2fs.engine.inodes.listing_merge import as_stored
+from r2fs.engine.inodes.protected import (
+    OBJECT_NAME,
+    check_entry,
+    check_removable,
+    check_writable,
+    is_bucket_root,
+)
 from r2fs.engine.inodes.stat import AttributeView, is_news, move_time
 from r2fs.engine.namespace.freshness import Freshness
-from r2fs.engine.namespace.lines import lines_of
-from r2fs.engine.namespace.outages import AWAY
+from r2fs.engine.namespace.waits import AWAY
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.directory_lines import DirectoryLines
@@ -216,9 +220,8 @@ class Names:
         self._freshness.ensure(caller, directory, patient=False)
         self.recalls.load_children(directory)
         with self._core.lock:
-            return lines_of(
-                directory.children(), self._tree.key(directory), self._freshness.valid_s(directory)
-            )
+            key, valid_s = self._tree.key(directory), self._freshness.valid_s(directory)
+            return directory.children().lines(key, valid_s)
 
     # ------------------------------------------------------------------ new names
     def _free_name(self, caller: Caller, parent: int, name: str) -> tuple[Node, str]:
@@ -329,7 +332,6 @@ class Names:
         with self._core.lock:
             if node.deleted or node.parent is None:
                 raise NotFound(f"{printable(name)}: no such file or directory")
-            check_changeable(node)
             directory = node.parent
             with self._pending.transaction():
                 self.withdraw(node)

@@ -1,31 +1,34 @@
-"""File views: for each file, its bytes on this host, its state and its object.
+"""File views: the files that the mount knows, for `r2fs ls` and `info`, the cache map of `r2fs ui` and `r2fs cost`.
 
-Owns:  the values of `r2fs ls` and `r2fs info`.
-Never: sends a request but the HEAD of `one`; shows a name unknown to the mount.
-Locks: takes Core.lock, for PAGE files at a time; then the cache's lock.
-Fails: NotFound; NotADirectory on the way to a path.
+Never: shows a name unknown to the mount; sends a request but the HEAD of `one` and the LISTs of `listed`.
+Locks: takes Core.lock for a page or a directory at a time; the cache's lock without it.
+Fails: NotFound; NotADirectory on the way to a path; StoreError of a LIST.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from r2fs.engine.content.presence import open_or_staged_locked
+from r2fs.engine.inodes.children import unpack
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.listing_pages import pages_of
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.named_paths import known_node
 from r2fs.engine.namespace.xattrs import ExtendedAttributes
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
-from r2fs.model.keys import conflict_original
+from r2fs.model.errors import NotADirectory, StoreError
+from r2fs.model.keys import conflict_original, printable
 from r2fs.model.metadata import headers_of
 from r2fs.model.mime import content_type
 from r2fs.model.ports import Caller
-from r2fs.model.records import Version
-from r2fs.model.views import EventView, FileView
+from r2fs.model.records import Kind, Version
+from r2fs.model.views import EventView, FileView, ObjectsView, ShareView
 
 PAGE = 100  # files in a hold of the lock
+INODES = 2000  # likewise, for sums
 SECOND_NS = 10**9
 
 
@@ -73,6 +76,107 @@ class FileViews:
             keys = {self._xattrs.located(node).key} | ({node.base.key} if node.base is not None else set())
         return self._core.history.of(node.ino, keys)
 
+    # ------------------------------------------------------------------ sums
+    def shares(self, path: str, heard: Callable[[], bool]) -> Iterator[ShareView]:
+        """Yield the sum of all files known below each directory in the one at `path`, by name.
+
+        `heard` is called for each directory of the walk; the walk ends when it returns False.
+        """
+        with self._core.lock:
+            top = known_node(self._tree, path)
+            if not top.is_dir:
+                raise NotADirectory(f"{printable(path)} is not a directory")
+            found = [node for node in top.children().nodes() if node.is_dir]
+        for node in sorted(found, key=lambda node: node.name):
+            view = self._share(node, heard)
+            if view is None:
+                return
+            yield view
+
+    def _share(self, top: Node, heard: Callable[[], bool]) -> ShareView | None:
+        """Sum of all files known below `top`; None once nobody hears."""
+        files = size = here = pending = 0
+        listed, waiting = True, [top]
+        with self._core.lock:
+            path = self._tree.path(top)
+        while waiting:
+            if not heard():
+                return None
+            with self._core.lock:
+                directory = waiting.pop()
+                listed = listed and directory.listing is not None and directory.listing.whole
+                nodes = [node for node in directory.children().nodes() if not node.deleted]
+                waiting += [node for node in nodes if node.is_dir]
+                own = [self._share_locked(node) for node in nodes if node.kind is Kind.FILE]
+                pending += sum(node.pending is not None for node in nodes)
+                key, packed = self._tree.key(directory), dict(directory.children().packed)
+            for size_of, here_of, version in own:
+                files, size = files + 1, size + size_of
+                here += self._cached(version) if here_of is None else here_of
+            for name, line in packed.items():  # files that no program has looked up
+                known = unpack(line)
+                files, size = files + 1, size + known.size
+                here += self._cached(Version(key + name, known.etag, known.size))
+        return ShareView(path, files, size, here, pending, listed)
+
+    def _share_locked(self, node: Node) -> tuple[int, int | None, Version | None]:
+        """Return size, bytes here (None: those of the cache count), and the version in the cache."""
+        pending, content = node.pending, node.content
+        size = node.size if pending is None or pending.staged is None else pending.size
+        if content is not None and not content.closed:
+            size = content.size
+        return size, open_or_staged_locked(self._core, node), node.base
+
+    def _cached(self, version: Version | None) -> int:
+        return 0 if version is None else self._core.cache.bytes_of(version)
+
+    def known(self) -> ObjectsView:
+        """Sum of the objects known from listings and uploads."""
+        with self._core.lock:
+            nodes = list(self._tree.all_nodes())
+        objects = size = 0
+        for at in range(0, len(nodes), INODES):
+            with self._core.lock:
+                some = [node for node in nodes[at : at + INODES] if not node.deleted]
+                sizes = [node.base.size for node in some if node.base is not None]
+                packed = [line for node in some if node.is_dir for line in node.children().packed.values()]
+            sizes += [unpack(line).size for line in packed]
+            objects += len(sizes)
+            size += sum(sizes)
+        return ObjectsView(objects, size)
+
+    def listed(
+        self, progress: Callable[[ObjectsView], None], cancelled: Callable[[], bool] = lambda: False
+    ) -> ObjectsView:
+        """Sum of all objects below the mount's prefix, by LISTs: a request for each thousand. `progress` gets the sum
+        so far, after each. A bucket, of several, that cannot be listed is left out."""
+        bucket, found, failed = self._core.settings.bucket, ObjectsView(0, 0), list[tuple[str, str]]()
+        if not bucket.several:
+            return self._below(bucket.prefix, found, progress, cancelled)
+        for prefix in self._core.store.list_page("", delimiter="/").prefixes:
+            try:
+                found = self._below(prefix, found, progress, cancelled)
+            except StoreError as error:
+                failed.append((prefix.rstrip("/"), str(error)))
+        return replace(found, failed=tuple(failed))
+
+    def _below(
+        self,
+        prefix: str,
+        found: ObjectsView,
+        progress: Callable[[ObjectsView], None],
+        cancelled: Callable[[], bool],
+    ) -> ObjectsView:
+        """Add all objects below `prefix` to `found`."""
+        for page in pages_of(self._core.store, prefix):
+            sizes = [info.size for info in page.objects]
+            found = ObjectsView(found.objects + len(sizes), found.bytes + sum(sizes))
+            progress(found)
+            if cancelled():
+                break
+        return found
+
+    # ------------------------------------------------------------------ one file
     def _copies_locked(self, node: Node) -> list[str]:
         """Paths of the conflict copies beside a file."""
         self._core.assert_held()
@@ -132,4 +236,4 @@ class FileViews:
         return node.listing is not None and node.listing.marker is not None
 
     def _with_cached(self, view: FileView, version: Version | None) -> FileView:
-        return view if version is None else replace(view, cached=self._core.cache.bytes_of(version))
+        return view if version is None else replace(view, cached=self._cached(version))

@@ -16,18 +16,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
+from threading import Event
 
 from r2fs.engine.content.idle import IdleFiles
 from r2fs.engine.content.jobs import JobQueue
+from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import NEVER, Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing
-from r2fs.engine.inodes.listing_pages import Pages
-from r2fs.engine.namespace.behind import Behind
+from r2fs.engine.inodes.listing_pages import pages_of
 from r2fs.engine.namespace.last_known import LastKnown
-from r2fs.engine.namespace.listed import Listed
 from r2fs.engine.namespace.name_lookup import NameLookup
-from r2fs.engine.namespace.outages import AWAY, Outages
 from r2fs.engine.namespace.tree_listing import TreeListing
+from r2fs.engine.namespace.waits import AWAY, Behind, Outages
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import MalformedAnswer, R2fsError, ReadFailed, Stale
 from r2fs.model.keys import nfc, printable
@@ -36,10 +36,37 @@ from r2fs.model.records import ObjectInfo
 
 log = logging.getLogger(__name__)
 
-NEWS_WAIT_S = 3.0  # limit of the wait for a known directory: a page of LIST takes less
 PAGE_OF_NODES = 1000  # keys in one page of LIST
 STALE_RETRY_S = 5.0  # validity of a known listing after a request without an answer
-SLICE_S = 1.0  # interval at which a wait checks for interruption
+
+
+class Listed:
+    """Directories with a new listing in which files are pinned, for `namespace/pins.py`."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        # guarded by: Core.lock
+        self._is_watched: Callable[[Node], bool] = lambda directory: False
+        self._inos: set[int] = set()
+        self.changed = Event()  # thread-safe
+
+    def watch_locked(self, is_watched: Callable[[Node], bool]) -> None:
+        """Note directories for which `is_watched` is true, from now on."""
+        self._core.assert_held()
+        self._is_watched = is_watched
+
+    def note_locked(self, directory: Node) -> None:
+        """Note a complete listing of the directory."""
+        self._core.assert_held()
+        if self._is_watched(directory):
+            self._inos.add(directory.ino)
+            self.changed.set()
+
+    def take_locked(self) -> set[int]:
+        """Return the inode numbers of the directories noted since the last call."""
+        self._core.assert_held()
+        taken, self._inos = self._inos, set()
+        return taken
 
 
 class Freshness:
@@ -53,7 +80,6 @@ class Freshness:
         self._core = records.core
         self._tree = records.tree
         self._pending = records.pending
-        self._store = records.core.store
         self._idle = idle
         self._jobs = jobs
         self._found = found  # called with the HEAD of an object, perhaps of this host
@@ -92,7 +118,7 @@ class Freshness:
     def ensure(self, caller: Caller, directory: Node, name: str | None = None, patient: bool = True) -> None:
         """Wait until the directory (or the `name` alone) is fresh, or known while the bucket does not answer.
 
-        Unless `patient`, a directory that an earlier mount has saved is shown so after a while, or at once (`behind.py`). Raises Stale for a removed directory, ReadFailed where nothing is known.
+        Unless `patient`, a directory that an earlier mount has saved is shown so after a while, or at once (`waits.py`). Raises Stale for a removed directory, ReadFailed where nothing is known.
         """
         mine = False
         while not mine:  # another caller's request may not cover this name
@@ -123,14 +149,14 @@ class Freshness:
     def _send_and_wait(
         self, caller: Caller, refresh: Refresh, directory: Node, how: tuple[str | None, bool, bool, bool]
     ) -> None:
-        """Send the request and wait for its end; for a saved directory as `behind.py` says. `how`: `name`, `mine`, `known`, `patient`."""
+        """Send the request and wait for its end; for a saved directory as `waits.py` says. `how`: `name`, `mine`, `known`, `patient`."""
         name, mine, known, patient = how
         since_s = self._core.clock.monotonic()
         saved = listing_of(directory).provisional or (not known and self.last.has(directory))
         pages = self.last.pages(directory) if saved and name is None else 1
         limit_s = self._behind.wait_s(pages) if saved and not patient else None
         self._send(refresh, directory, name if mine else None, mine, limit_s == 0.0)
-        self.wait(caller, refresh, directory, known or saved, limit_s)
+        self.outages.wait(caller, refresh, directory, known or saved, limit_s)
         if limit_s is not None:
             self._behind.waited(since_s)
 
@@ -182,31 +208,6 @@ class Freshness:
         if listing.whole or name in listing.probed:
             return True
         return self.outages.at(directory) and self.last.restore(directory)
-
-    def wait(
-        self,
-        caller: Caller,
-        refresh: Refresh,
-        directory: Node,
-        known: bool = True,
-        at_most_s: float | None = None,
-    ) -> None:
-        """Wait for the end of `refresh`, or NEWS_WAIT_S without a page (`read_timeout` if nothing is `known`); in all
-        `at_most_s`, whose end is no outage."""
-        clock, limit_s = self._core.clock, self._core.settings.read_timeout_s
-        if known:
-            limit_s = min(NEWS_WAIT_S, limit_s)
-        ends_s = None if at_most_s is None else clock.monotonic() + at_most_s
-        while not refresh.done.is_set() and not self._core.stopping:
-            left_s = (refresh.heard_s + limit_s if ends_s is None else ends_s) - clock.monotonic()
-            if left_s <= 0 and ends_s is not None:
-                return
-            if left_s <= 0:
-                self.outages.silent(directory)
-                return
-            clock.wait(refresh.done, min(left_s, SLICE_S))
-            if not refresh.done.is_set():
-                caller.about_to_fetch()
 
     def _believe(
         self, directory: Node, name: str | None, known: bool, reason: R2fsError | str | None = None
@@ -298,18 +299,16 @@ class Freshness:
         asked_at, read = self._core.clock.monotonic(), 0
         objects: list[ObjectInfo] = []
         prefixes: list[str] = []
-        token, turning = None, Pages(prefix or self._store.url, kept=True)
-        while read == 0 or token is not None:
-            if read == pages and name is not None:
+        for page in pages_of(self._core.store, prefix, delimiter="/", kept=True):
+            read += 1
+            refresh.heard_s = self._core.clock.monotonic()
+            objects += page.objects
+            prefixes += page.prefixes
+            if read == pages and page.token is not None and name is not None:
                 with self._core.lock:
                     self._name_lookup.gave_up_locked(listing_of(directory), read)
                 self.look_up(refresh, directory, name, counted=True)
                 return
-            page = self._store.list_page(prefix, delimiter="/", token=token)
-            token, read = turning.turn(page), read + 1
-            refresh.heard_s = self._core.clock.monotonic()
-            objects += page.objects
-            prefixes += page.prefixes
         prefixes = self._shown(refresh, directory, prefix, prefixes, began)
         self._clear_suspects(objects)
         with self._core.lock:
@@ -396,5 +395,5 @@ class Freshness:
             listed.update(self._tree_listing.load(refresh, directory))
 
         self._jobs.submit(partial(self._answer, refresh, directory, ask))
-        self.wait(caller, refresh, directory, known)
+        self.outages.wait(caller, refresh, directory, known)
         return listed if refresh.done.is_set() and refresh.error is None else set()

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from threading import Event, Lock
 
 from r2fs.engine.content.jobs import JobQueue
-from r2fs.engine.inodes.bucket_roots import check_writable
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.protected import check_writable
 from r2fs.engine.namespace.create_remove import Names
 from r2fs.engine.namespace.local_copies import LocalCopies
 from r2fs.engine.namespace.xattrs import ExtendedAttributes

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from r2fs.engine.inodes.inode import Listing, Node, listing_of
 from r2fs.engine.inodes.listing_merge import merge_object, merge_prefix
-from r2fs.engine.inodes.listing_pages import Pages
+from r2fs.engine.inodes.listing_pages import pages_of
 from r2fs.engine.pending.records import Records
 from r2fs.model.keys import SYMLINK_SUFFIX, is_link, spellings
 from r2fs.model.records import ObjectInfo
@@ -124,14 +124,7 @@ class NameLookup:
 
     def _holds_any(self, prefix: str) -> bool:
         """True if an object is below the prefix. An empty page may be followed by others."""
-        pages = Pages(prefix)
-        page = self._core.store.list_page(prefix, limit=1)
-        while not (page.objects or page.prefixes):
-            token = pages.turn(page)
-            if token is None:
-                return False
-            page = self._core.store.list_page(prefix, token=token, limit=1)
-        return True
+        return any(page.objects for page in pages_of(self._core.store, prefix, limit=1))
 
 
 def _link(info: ObjectInfo | None) -> ObjectInfo | None:

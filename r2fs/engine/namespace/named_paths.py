@@ -18,15 +18,18 @@ from r2fs.model.keys import check_name, printable
 from r2fs.model.ports import Caller
 
 
+def parts_of(path: str) -> list[str]:
+    """Return the names of a path relative to the mount. Raises BadName."""
+    return [check_name(part) for part in path.split("/") if part not in ("", ".")]
+
+
 def known_node(tree: Tree, path: str) -> Node:
     """Return the node at a path that the mount knows, with Core.lock held. NotFound, NotADirectory."""
     node = tree.root
-    for part in path.split("/"):
-        if part in ("", "."):
-            continue
+    for part in parts_of(path):
         if not node.is_dir:
             raise NotADirectory(f"{printable(tree.path(node))} is not a directory")
-        child = node.children().get(check_name(part))
+        child = node.children().get(part)
         if child is None:
             raise NotFound(f"{printable(path)}: no such file or directory is known to the mount")
         node = child

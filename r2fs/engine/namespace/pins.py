@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from threading import Lock
 
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.namespace.listed import Listed
+from r2fs.engine.namespace.freshness import Listed
 from r2fs.engine.namespace.local_copies import LocalCopies, is_file
+from r2fs.engine.namespace.named_paths import known_node
 from r2fs.engine.pending.records import Records
 from r2fs.model import amounts
-from r2fs.model.errors import Interrupted, NoSpace, NotFound, R2fsError, ReadFailed
+from r2fs.model.errors import Interrupted, NoSpace, NotADirectory, NotFound, R2fsError, ReadFailed
 from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Caller
 from r2fs.model.records import Pin, Version
@@ -147,12 +148,11 @@ class Pins:
 
     def _known(self, pin: Pin) -> list[Node]:
         """Return the node of a pin, if known."""
-        path = pin.key[len(self._core.settings.bucket.prefix) :]
-        node: Node | None = self._tree.root
         with self._core.lock:
-            for part in filter(None, path.split("/")):
-                node = node.children().get(nfc(part)) if node is not None and node.is_dir else None
-        return [] if node is None else [node]
+            try:
+                return [known_node(self._tree, pin.key[len(self._core.settings.bucket.prefix) :])]
+            except (NotFound, NotADirectory):
+                return []
 
     def _apply(self, pins: list[Pin]) -> None:
         """Replace the pins in memory and in the cache. With `_changing` held, or from the constructor."""

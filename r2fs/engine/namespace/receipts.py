@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from r2fs.engine.inodes.inode import Node
-from r2fs.engine.namespace.named_paths import Scopes
+from r2fs.engine.inodes.listing_pages import pages_of
+from r2fs.engine.namespace.named_paths import Scopes, parts_of
 from r2fs.engine.namespace.xattrs import ExtendedAttributes
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import InvalidArgument, NotADirectory, StoreError
-from r2fs.model.keys import check_name, nfc, printable
+from r2fs.model.keys import nfc, printable
 from r2fs.model.records import Version
 from r2fs.model.views import LocatedView, ReceiptView
 
@@ -33,7 +34,7 @@ class Receipts:
 
         A name that is not known gives the key that a file under it would have.
         """
-        parts = [check_name(part) for part in path.split("/") if part not in ("", ".")]
+        parts = parts_of(path)
         with self._core.lock:
             node = self._tree.root
             for number, part in enumerate(parts):
@@ -96,14 +97,8 @@ class Receipts:
                 yield self._tree.path(node), node.base
 
     def _below(self, prefix: str) -> dict[str, str]:
-        found: dict[str, str] = {}
-        token: str | None = None
-        while True:
-            page = self._core.store.list_page(prefix, token=token)
-            found |= {nfc(info.key): info.etag for info in page.objects}
-            token = page.token
-            if token is None:
-                return found
+        pages = pages_of(self._core.store, prefix)
+        return {nfc(info.key): info.etag for page in pages for info in page.objects}
 
 
 def _difference(key: str, etag: str | None) -> str:

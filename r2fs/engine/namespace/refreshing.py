@@ -15,9 +15,10 @@ from dataclasses import replace
 
 from r2fs.engine.inodes.inode import Node, listing_of
 from r2fs.engine.namespace.freshness import Freshness
+from r2fs.engine.namespace.named_paths import parts_of
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import NotADirectory, NotFound, ReadFailed, ReadRefused, Unavailable
-from r2fs.model.keys import check_name, printable
+from r2fs.model.keys import printable
 from r2fs.model.ports import Caller
 from r2fs.model.views import RefreshView
 
@@ -60,7 +61,7 @@ class Refreshing:
         """
         self._freshness.outages.assume_none()
         node = self._tree.root
-        for part in _parts(path):
+        for part in parts_of(path):
             self._freshness.ensure(caller, node, part)
             self._check_answered(path, node)
             with self._core.lock:
@@ -102,7 +103,7 @@ class Refreshing:
     # ------------------------------------------------------------------ parts
     def _find(self, path: str) -> tuple[Node, str | None]:
         """Return the directory in which the path's first unknown name, or its last, would be; None: the mount's root."""
-        parts = _parts(path)
+        parts = parts_of(path)
         with self._core.lock:
             directory = self._tree.root
             for number, part in enumerate(parts, 1):
@@ -138,7 +139,3 @@ class Refreshing:
     def _check_answered(self, path: str, directory: Node) -> None:
         if self._freshness.outages.at(directory):
             raise Unavailable(f"{printable(path or '/')}: the bucket does not answer: shown as known")
-
-
-def _parts(path: str) -> list[str]:
-    return [check_name(part) for part in path.split("/") if part not in ("", ".")]

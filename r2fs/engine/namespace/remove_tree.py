@@ -18,16 +18,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from threading import Event
 
-from r2fs.engine.inodes.bucket_roots import check_writable, is_bucket_root
-from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.listing_merge import merge_object
-from r2fs.engine.inodes.listing_pages import Pages
+from r2fs.engine.inodes.listing_pages import pages_of
+from r2fs.engine.inodes.protected import check_writable, is_bucket_root
 from r2fs.engine.namespace.create_remove import Names
+from r2fs.engine.namespace.named_paths import parts_of
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import Interrupted, IsADirectory, NotADirectory, NotFound, NotPermitted, Stale
-from r2fs.model.keys import check_name, nfc, printable, shown_name
+from r2fs.model.keys import nfc, printable, shown_name
 from r2fs.model.ports import Caller
 from r2fs.model.records import ObjectInfo, PendingDelete
 from r2fs.model.reports import BulkReport
@@ -74,7 +74,7 @@ class TreeRemoval:
         `dry_run` counts, and changes nothing.
         """
         check_writable(self._core)
-        parts = [check_name(part) for part in path.split("/") if part not in ("", ".")]
+        parts = parts_of(path)
         if not parts and self._core.settings.bucket.several:
             raise NotPermitted("the root of a mount of several buckets: name the bucket to be emptied")
         found = self._find(parts, recursive)
@@ -161,7 +161,6 @@ class TreeRemoval:
         report = task.report
         with self._core.lock:
             self._require_there_locked(node, task.place)
-            check_changeable(node)
             listed = node.base is not None and node.pending is None
             key = node.base.key if listed and node.base is not None else self._tree.key(node)
         info = self._core.head(key)
@@ -213,17 +212,15 @@ class TreeRemoval:
 
     def _pages(self, task: _Task) -> Iterator[tuple[int, Sequence[ObjectInfo]]]:
         """Each page of a LIST of all keys below, with the tick before its request."""
-        prefix = task.place.key
-        token, pages = None, Pages(prefix or self._core.store.url)
+        pages = pages_of(self._core.store, task.place.key)
         while True:
             self._check(task)
             with self._core.lock:
                 began = self._tree.tick
-            page = self._core.store.list_page(prefix, token=token)
-            token = pages.turn(page)
-            yield began, page.objects
-            if token is None:
+            page = next(pages, None)
+            if page is None:
                 return
+            yield began, page.objects
 
     def _check(self, task: _Task) -> None:
         if task.cancelled.is_set() or self._core.stopping:

@@ -16,9 +16,8 @@ from functools import partial
 
 from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.storage import Storage
-from r2fs.engine.inodes.bucket_roots import check_move, check_writable
-from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Listing, Node, is_below
+from r2fs.engine.inodes.protected import check_move, check_writable
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.namespace.create_remove import Names, check_empty
 from r2fs.engine.namespace.freshness import Freshness
@@ -39,7 +38,6 @@ def _check(tree: Tree, node: Node, directory: Node, target: Node | None, new_nam
     """Raise the error of rename(2) where `node` cannot get the name `new_name` in `directory`, which `target` has."""
     if node.deleted or directory.deleted or node.parent is None:
         raise NotFound(f"{printable(node.name)}: no such file or directory")
-    check_changeable(node)
     if directory.children().get(new_name) is not target:
         raise Busy(f"{printable(new_name)}: changed while it was renamed over; try again")
     if is_below(directory, node):
@@ -233,8 +231,6 @@ class Renaming:
         here, there = node.parent, other.parent
         if node.deleted or other.deleted or here is None or there is None:
             raise NotFound(f"{printable(node.name)}: no such file or directory")
-        check_changeable(node)
-        check_changeable(other)
         if is_below(here, other) or is_below(there, node):
             raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
         changes = key_changes(self._tree, self._local_only, node, there, other.name)

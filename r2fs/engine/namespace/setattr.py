@@ -9,9 +9,8 @@ Fails:   FileError's subclasses; NoSpace from the journal.
 from __future__ import annotations
 
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.inodes.bucket_roots import check_writable, is_bucket_root
-from r2fs.engine.inodes.directory_objects import check_changeable
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.protected import check_writable, is_bucket_root
 from r2fs.engine.inodes.stat import file_times
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import InodeChange
@@ -53,7 +52,6 @@ class SetAttr:
         """Set fields stored with the object."""
         self._core.assert_held()
         check_writable(self._core, node)
-        check_changeable(node)
         self._queue.implied.needs_object_locked(node)
         if is_bucket_root(self._core, node) or node.deleted:
             for name, value in fields.items():

@@ -14,10 +14,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from r2fs.engine.inodes.bucket_roots import is_bucket_root
 from r2fs.engine.inodes.inode import Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing, merge_prefix
 from r2fs.engine.inodes.listing_pages import Pages
+from r2fs.engine.inodes.protected import is_bucket_root
 from r2fs.engine.pending.records import Records
 from r2fs.model.keys import is_name, nfc
 from r2fs.model.records import ListPage, ObjectInfo

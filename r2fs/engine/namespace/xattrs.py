@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from r2fs.engine.content.presence import bytes_here_locked
-from r2fs.engine.inodes.bucket_roots import is_bucket_root
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.inodes.protected import is_bucket_root
 from r2fs.engine.namespace.setattr import SetAttr
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import InodeChange

@@ -309,7 +309,7 @@ def test_commands_on_the_root_go_on_without_a_bucket_that_is_missing(
     assert (view.directories, view.files) == (5, 3), "the root, two buckets, a directory in each"
     assert engine.listdir("shelf/d") == ["f", "g"]
 
-    stored = engine.fs.maintenance.stored_sizes.listed(lambda view: None)
+    stored = engine.fs.file_views.listed(lambda view: None)
     assert (stored.objects, stored.bytes) == (3, 9)
     assert stored.failed == ((TEXTS, "manuscripts: there is no such bucket"),)
 

@@ -31,7 +31,7 @@ def test_a_sequential_reader_costs_fewer_requests(make: MakeEngine, store: Memor
     engine = make()
     assert read_through(engine, f"a/{name}", len(data)) == data
     before = store.count("get")
-    engine.fs.maintenance.set_frugal(True)
+    engine.fs.set_frugal(True)
     assert read_through(engine, f"b/{name}", len(data)) == data
     frugal = store.count("get") - before
     assert frugal <= 1 + 40 // 8 + 1 < before, "a first read, then GETs of 8 MiB"
@@ -40,7 +40,7 @@ def test_a_sequential_reader_costs_fewer_requests(make: MakeEngine, store: Memor
 def test_a_header_is_one_request(make: MakeEngine, store: MemoryStore) -> None:
     store.set("take.wav", os.urandom(40 * MIB))
     engine = make()
-    engine.fs.maintenance.set_frugal(True)
+    engine.fs.set_frugal(True)
     opened = engine.open("take.wav")
     engine.fs.read(engine.caller, opened.handle, 0, 4096)
     engine.close(opened)
@@ -51,12 +51,12 @@ def test_no_sibling_is_fetched_until_the_budget_allows_it(make: MakeEngine, stor
     for n in range(30):
         store.set(f"kit/{n:02}.wav", b"x" * 4096)
     engine = make(freshness_s=3600.0)
-    engine.fs.maintenance.set_frugal(True)
+    engine.fs.set_frugal(True)
     for n in range(10):
         engine.read(f"kit/{n:02}.wav")
     assert store.count("get") == 10
     assert not any(engine.fetched_ahead())
-    engine.fs.maintenance.set_frugal(False)
+    engine.fs.set_frugal(False)
     for n in range(10, 20):
         engine.read(f"kit/{n:02}.wav")
     assert store.count("get") > 20
@@ -65,10 +65,10 @@ def test_no_sibling_is_fetched_until_the_budget_allows_it(make: MakeEngine, stor
 def test_warm_says_so_and_downloads_nothing(make: MakeEngine, store: MemoryStore) -> None:
     store.set("kit/a.wav", b"x" * 4096)
     engine = make()
-    engine.fs.maintenance.set_frugal(True)
+    engine.fs.set_frugal(True)
     copies = engine.fs.local_copies
     engine.node("kit")
     view = copies.warm(["kit"], Caller(), lambda view: None)
     assert (view.stopped, view.fetched, store.count("get")) == ("budget", 0, 0)
-    engine.fs.maintenance.set_frugal(False)
+    engine.fs.set_frugal(False)
     assert copies.warm(["kit"], Caller(), lambda view: None).fetched == 1

@@ -37,17 +37,17 @@ def test_a_damaged_file_is_found_dropped_and_fetched_again(make: MakeEngine, sto
     engine.fs.read(engine.caller, opened.handle, 0, 10)
     engine.close(opened)
     engine.retire_idle()
-    assert engine.fs.maintenance.cache_care.check().damaged == ()
+    assert engine.fs.cache_care.check().damaged == ()
     (path,) = [
         path for path in cached_files(engine) if path.read_bytes()[:1] == b"a" and path.stat().st_size == 1000
     ]
     damage(path)
     seen: list[int] = []
-    view = engine.fs.maintenance.cache_care.check(lambda view: seen.append(view.checked + view.skipped))
+    view = engine.fs.cache_care.check(lambda view: seen.append(view.checked + view.skipped))
     assert (view.damaged, view.checked, view.bytes) == (("a",), 2, 2000)
     assert seen[-1] == view.checked + view.skipped
     assert engine.read("a") == b"a" * 1000
-    assert engine.fs.maintenance.cache_care.check().damaged == ()
+    assert engine.fs.cache_care.check().damaged == ()
 
 
 @pytest.mark.expect_warnings("differs from its ETag")
@@ -59,11 +59,11 @@ def test_a_multipart_object_is_compared_by_the_digests_of_its_parts(
     engine.write("large", data)
     engine.drain()
     assert "-" in store.objects["large"].etag
-    view = engine.fs.maintenance.cache_care.check()
+    view = engine.fs.cache_care.check()
     assert (view.checked, view.skipped, view.damaged) == (1, 0, ())
     (path,) = [path for path in cached_files(engine) if path.stat().st_size == 12 << 20]
     damage(path)
-    assert engine.fs.maintenance.cache_care.check().damaged == ("large",)
+    assert engine.fs.cache_care.check().damaged == ("large",)
     assert engine.read("large") == data
 
 
@@ -81,7 +81,7 @@ def test_etags_that_are_no_md5_are_left_out(make: MakeEngine, store: MemoryStore
                 }
             )
         )
-    view = engine.fs.maintenance.cache_care.check()
+    view = engine.fs.cache_care.check()
     assert (view.checked, view.skipped) == (0, 1)
 
 
@@ -93,7 +93,7 @@ def test_clear_leaves_open_files_and_pending_changes(make: MakeEngine, store: Me
     opened = engine.open("open")
     engine.fs.read(engine.caller, opened.handle, 0, 400)
     engine.write("mine", b"mine")
-    before, after = engine.fs.maintenance.cache_care.clear()
+    before, after = engine.fs.cache_care.clear()
     assert (before.entries, after.entries) == (2, 1)
     assert not any(path.read_bytes() == b"cold" * 100 for path in cached_files(engine))
     gets = store.count("get")
@@ -111,4 +111,4 @@ def test_a_check_ends_with_its_client(make: MakeEngine, store: MemoryStore) -> N
     engine = make()
     engine.read("a")
     engine.retire_idle()
-    assert engine.fs.maintenance.cache_care.check(cancelled=lambda: True).checked == 0
+    assert engine.fs.cache_care.check(cancelled=lambda: True).checked == 0

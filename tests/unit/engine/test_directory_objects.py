@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from r2fs.engine.inodes.directory_objects import OBJECT_NAME
+from r2fs.engine.inodes.protected import OBJECT_NAME
 from r2fs.model.errors import Busy, DirectoryNotEmpty, Exists, NotFound, NotPermitted, Unavailable
 from r2fs.model.records import AttributeChange, ObjectMeta
 from r2fs.model.settings import Bucket

@@ -41,7 +41,7 @@ def test_the_buckets_version_comes_back(make: MakeEngine, store: MemoryStore) ->
     engine = make(freshness_s=3600.0)
     park(engine, store, "take.wav", b"mine!")
     reader = engine.open("take.wav")
-    assert engine.fs.maintenance.discards.discard("take.wav", exported(b"mine!")) is True
+    assert engine.fs.discards.discard("take.wav", exported(b"mine!")) is True
     assert engine.read("take.wav") == b"theirs"
     assert engine.fs.read(engine.caller, reader.handle, 0, 100) == b"mine!"  # a handle keeps its file
     engine.close(reader)
@@ -61,7 +61,7 @@ def test_a_file_that_the_bucket_lacks_is_gone_and_its_directory_stays(
     park(engine, store, "d/new.wav", b"new")
     engine.unlink("d/gone")
     engine.drain()
-    assert engine.fs.maintenance.discards.discard("d/new.wav", exported(b"new")) is False
+    assert engine.fs.discards.discard("d/new.wav", exported(b"new")) is False
     assert engine.listdir("d") == []
     engine.drain()
     assert store.keys() == ["d/"]
@@ -72,7 +72,7 @@ def test_other_bytes_than_the_exported_are_kept(make: MakeEngine, store: MemoryS
     engine.write("a", b"one")
     for export in (exported(b"two"), exported(b""), Export(3, "")):
         with pytest.raises(CannotDiscard, match="export it again"):
-            engine.fs.maintenance.discards.discard("a", export)
+            engine.fs.discards.discard("a", export)
     engine.drain()
     assert store.data("a") == b"one"
 
@@ -89,7 +89,7 @@ def test_bytes_written_while_they_are_compared_are_kept(make: MakeEngine, store:
 
     store.before = write
     with pytest.raises(CannotDiscard, match="changed meanwhile"):
-        engine.fs.maintenance.discards.discard("a", exported(b"one"))
+        engine.fs.discards.discard("a", exported(b"one"))
     engine.drain()
     assert store.data("a") == b"two"
 
@@ -109,11 +109,11 @@ def test_what_is_in_use_or_on_its_way_is_kept(make: MakeEngine, store: MemorySto
         "renamed": "rename it back",
     }.items():
         with pytest.raises(CannotDiscard, match=why):
-            engine.fs.maintenance.discards.discard(path, exported(b""))
+            engine.fs.discards.discard(path, exported(b""))
     engine.close(opened)
     engine.drain()
     with pytest.raises(CannotDiscard, match="no pending changes"):
-        engine.fs.maintenance.discards.discard("a", exported(b"a"))
+        engine.fs.discards.discard("a", exported(b"a"))
     assert store.data("renamed") == b"old"
 
 
@@ -132,7 +132,7 @@ def test_an_upload_of_unknown_outcome_keeps_the_file(make: MakeEngine, store: Me
     engine.write("a", b"mine")
     engine.fs.drain(1.0)
     with pytest.raises(CannotDiscard, match=r"may still arrive|being uploaded"):
-        engine.fs.maintenance.discards.discard("a", exported(b"mine"))
+        engine.fs.discards.discard("a", exported(b"mine"))
     store.after = store.before = lambda name, key: None
     engine.drain()
     assert store.data("a") == b"mine"
@@ -147,7 +147,7 @@ def test_a_bucket_that_does_not_answer_changes_nothing(make: MakeEngine, store: 
 
     store.before = refuse
     with pytest.raises(PermissionRefused):
-        engine.fs.maintenance.discards.discard("a", exported(b"one"))
+        engine.fs.discards.discard("a", exported(b"one"))
     store.before = lambda name, key: None
     assert engine.fs.queue_view().files == 1
 
@@ -170,7 +170,7 @@ def test_a_crash_leaves_the_change_pending_or_the_buckets_version(
 
     first.commit_point = die
     with pytest.raises(Killed):
-        first.fs.maintenance.discards.discard("take.wav", exported(b"mine"))
+        first.fs.discards.discard("take.wav", exported(b"mine"))
     first.commit_point = lambda name: None
     first.kill()
     second = Engine(tmp_path, store, **LATER)
@@ -191,7 +191,7 @@ def test_a_full_disk_changes_nothing(make: MakeEngine, store: MemoryStore) -> No
 
     engine.around_commits(fail, lambda: None)
     with pytest.raises(R2fsError, match="the disk is full"):
-        engine.fs.maintenance.discards.discard("a", exported(b"one"))
+        engine.fs.discards.discard("a", exported(b"one"))
     engine.around_commits(lambda: None, lambda: None)
     assert engine.read("a") == b"one"
     assert engine.fs.queue_view().files == 1

@@ -32,7 +32,7 @@ def test_what_of_each_file_is_here(make: MakeEngine, store: MemoryStore) -> None
     engine.fs.write(engine.caller, opened.handle, 0, b"new")
     engine.mkdir("d/sub")
     before = len(store.calls)
-    views = {view.path: view for page in engine.fs.maintenance.file_views.pages("d") for view in page}
+    views = {view.path: view for page in engine.fs.file_views.pages("d") for view in page}
     assert list(views) == ["d/cold.wav", "d/new.wav", "d/sub", "d/warm.wav"]
     cold, new, warm = views["d/cold.wav"], views["d/new.wav"], views["d/warm.wav"]
     assert (cold.state, cold.size, cold.cached, cold.whole) == ("clean", 8, 0, False)
@@ -44,11 +44,11 @@ def test_what_of_each_file_is_here(make: MakeEngine, store: MemoryStore) -> None
     engine.close(opened)
     engine.retire_idle()
     assert (
-        engine.fs.maintenance.file_views.one("d/warm.wav", Caller()).cached == 8
+        engine.fs.file_views.one("d/warm.wav", Caller()).cached == 8
     )  # by the cache's table, as before by the open file
     assert len(store.calls) == before
     with pytest.raises(NotFound):
-        engine.fs.maintenance.file_views.one("d/none.wav", Caller())
+        engine.fs.file_views.one("d/none.wav", Caller())
 
 
 @pytest.mark.expect_warnings("another host wrote it first")
@@ -59,8 +59,8 @@ def test_a_conflict_names_its_copies_and_a_copy_its_file(make: MakeEngine, store
     store.set("d/take.wav", b"theirs")
     engine.drain()
     (copy,) = [name for name in engine.listdir("d") if "conflict" in name]
-    assert engine.fs.maintenance.file_views.one("d/take.wav", Caller()).copies == (f"d/{copy}",)
-    assert engine.fs.maintenance.file_views.one(f"d/{copy}", Caller()).conflict_of == "d/take.wav"
+    assert engine.fs.file_views.one("d/take.wav", Caller()).copies == (f"d/{copy}",)
+    assert engine.fs.file_views.one(f"d/{copy}", Caller()).conflict_of == "d/take.wav"
 
 
 def test_pending_changes_are_listed_page_by_page(make: MakeEngine, store: MemoryStore) -> None:
@@ -69,7 +69,7 @@ def test_pending_changes_are_listed_page_by_page(make: MakeEngine, store: Memory
     for number in range(205):
         engine.write(f"d/{number:03}", b"x")
     engine.write("elsewhere", b"x")
-    pages = list(engine.fs.maintenance.pending_pages(["d"]))
+    pages = list(engine.fs.pending_pages(["d"]))
     assert [len(page) for page in pages] == [200, 6]
     assert {view.path for page in pages for view in page} == {"d/", *(f"d/{n:03}" for n in range(205))}
     assert all(view.state == "queued" and view.failures == 0 for page in pages for view in page)
@@ -80,10 +80,10 @@ def test_sizes_known_and_listed(make: MakeEngine, store: MemoryStore) -> None:
     store.set("b/two", b"123")
     engine = make()
     engine.listdir("a")
-    known = engine.fs.maintenance.stored_sizes.known()
+    known = engine.fs.file_views.known()
     assert (known.objects, known.bytes) == (1, 5)
     seen: list[int] = []
-    listed = engine.fs.maintenance.stored_sizes.listed(lambda view: seen.append(view.objects))
+    listed = engine.fs.file_views.listed(lambda view: seen.append(view.objects))
     assert (listed.objects, listed.bytes, seen) == (2, 8, [2])
 
 
@@ -97,17 +97,17 @@ def test_shares_count_all_files_below_each_directory(make: MakeEngine, store: Me
     engine.write("a/deep/new.wav", b"123")
     engine.retire_idle()
     before = len(store.calls)
-    shares = list(engine.fs.maintenance.shares.below("", lambda: True))
+    shares = list(engine.fs.file_views.shares("", lambda: True))
     assert [(s.path, s.files, s.bytes, s.here_bytes, s.pending, s.listed) for s in shares] == [
         ("a", 4, 27, 11, 1, True),
         ("b", 0, 0, 0, 0, False),
     ]
-    (deep,) = engine.fs.maintenance.shares.below("a", lambda: True)
+    (deep,) = engine.fs.file_views.shares("a", lambda: True)
     assert (deep.path, deep.files, deep.bytes, deep.here_bytes) == ("a/deep", 3, 19, 11)
     assert len(store.calls) == before
-    assert list(engine.fs.maintenance.shares.below("", lambda: False)) == []
+    assert list(engine.fs.file_views.shares("", lambda: False)) == []
     with pytest.raises(NotADirectory):
-        list(engine.fs.maintenance.shares.below("five.wav", lambda: True))
+        list(engine.fs.file_views.shares("five.wav", lambda: True))
 
 
 # ------------------------------------------------------------------ headers, and objects of directories
@@ -115,7 +115,7 @@ def test_headers_are_those_stored_with_the_object(make: MakeEngine, store: Memor
     store.put("a.wav", BytesBody(b"a"), ObjectMeta("audio/wav", {}, {"cache-control": "no-cache"}))
     engine = make()
     engine.listdir("")
-    views = engine.fs.maintenance.file_views
+    views = engine.fs.file_views
     (listed,) = next(views.pages(""))
     assert (listed.headers, listed.headers_known) == ({}, False)
     heads = store.count("head")
@@ -128,7 +128,7 @@ def test_a_directory_without_an_object_has_no_url(make: MakeEngine, store: Memor
     store.set("implied/a.wav", b"a")
     store.set("marked/", b"")
     engine = make()
-    views = engine.fs.maintenance.file_views
+    views = engine.fs.file_views
     engine.listdir("implied")
     engine.listdir("marked")
     engine.mkdir("made")
@@ -140,7 +140,7 @@ def test_a_directory_without_an_object_has_no_url(make: MakeEngine, store: Memor
 
 # ------------------------------------------------------------------ history
 def events(engine: Engine, path: str) -> list[str]:
-    return [event.event for event in engine.fs.maintenance.file_views.history(path)]
+    return [event.event for event in engine.fs.file_views.history(path)]
 
 
 def test_the_history_of_a_take(make: MakeEngine, store: MemoryStore) -> None:
@@ -153,7 +153,7 @@ def test_the_history_of_a_take(make: MakeEngine, store: MemoryStore) -> None:
         engine.drain()
     finally:
         causes.serve(SimpleNamespace(pid=0))
-    found = engine.fs.maintenance.file_views.history("best.wav")
+    found = engine.fs.file_views.history("best.wav")
     assert [event.event for event in found] == [
         "created", "closed", "upload begun", "uploaded", "renamed", "upload begun", "uploaded",
     ]  # fmt: skip
@@ -189,9 +189,7 @@ def test_the_history_names_a_conflict(make: MakeEngine, store: MemoryStore) -> N
     store.set("take.wav", b"theirs")
     engine.drain()
     (copy,) = [name for name in engine.listdir("") if "conflict" in name]
-    kept = next(
-        event for event in engine.fs.maintenance.file_views.history(copy) if "conflict" in event.event
-    )
+    kept = next(event for event in engine.fs.file_views.history(copy) if "conflict" in event.event)
     assert (kept.event, kept.detail) == ("kept as a conflict copy", "another host wrote take.wav first")
 
 
@@ -202,7 +200,7 @@ def test_the_history_says_why_it_is_parked(make: MakeEngine, store: MemoryStore)
     store.locked.add("take.wav")
     engine.write("take.wav", b"mine")
     engine.drain()
-    parked = engine.fs.maintenance.file_views.history("take.wav")[-1]
+    parked = engine.fs.file_views.history("take.wav")[-1]
     assert (parked.event, bool(parked.detail)) == ("parked", True)
 
 

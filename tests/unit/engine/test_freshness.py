@@ -294,7 +294,7 @@ def test_nodes_of_what_another_client_removed_are_given_back(mount: Mount):
         mount.clock.advance(FRESH_S)
         look_at_all(mount)
         mount.kernel.give_back()
-        mount.engine.inodes.check()
+        mount.engine.check_tree()
         counts.append(nodes(mount))
     assert max(counts[2:]) == counts[1], "every round is as large as the one before"
 
@@ -312,7 +312,7 @@ def test_a_node_that_is_open_is_given_back_when_it_is_closed(mount: Mount):
     assert mount.engine.fs.read(mount.engine.caller, opened.handle, 0, 10) == b"there"
     mount.engine.close(opened)
     assert nodes(mount) == before - 1
-    mount.engine.inodes.check()
+    mount.engine.check_tree()
 
 
 # ------------------------------------------------------------------ notifications of a first listing

@@ -9,8 +9,9 @@ from threading import Event
 
 import pytest
 
+from r2fs.engine.inodes import children
 from r2fs.engine.inodes.inode import listing_of
-from r2fs.engine.namespace import behind, lines
+from r2fs.engine.namespace import waits
 from tests.support.engine import Engine
 from tests.support.generated import Generated, GeneratedStore
 from tests.support.memory_store import MemoryStore
@@ -22,9 +23,11 @@ def test_the_first_names_come_without_the_numbers_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed = list[str]()
-    derived_of = lines.derived_of
+    derived_of = children.derived_of
     monkeypatch.setattr(
-        lines, "derived_of", lambda key, name, etag: (computed.append(name), derived_of(key, name, etag))[1]
+        children,
+        "derived_of",
+        lambda key, name, etag: (computed.append(name), derived_of(key, name, etag))[1],
     )
     engine = Engine(tmp_path, GeneratedStore(Generated((MANY,))), threads=False, freshness_s=3600.0)
     try:
@@ -89,8 +92,8 @@ def test_a_large_saved_directory_is_not_waited_for(
 ) -> None:
     engine, _ = tree
     large = engine.entry("large").ino
-    monkeypatch.setattr(behind, "PAUSE_S", -1.0)
-    monkeypatch.setattr(behind, "SAVED_WAIT_S", 3600.0)
+    monkeypatch.setattr(waits, "PAUSE_S", -1.0)
+    monkeypatch.setattr(waits, "SAVED_WAIT_S", 3600.0)
     assert len(engine.fs.readdir(engine.caller, large)) == MANY
     children = engine.inodes.get(large).children()
     assert (len(children.packed), len(list(children.nodes()))) == (MANY, 0)

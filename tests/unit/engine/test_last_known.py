@@ -9,8 +9,8 @@ from threading import Event, Thread
 
 import pytest
 
-from r2fs.engine.namespace.behind import SAVED_WAIT_S
 from r2fs.engine.namespace.freshness import STALE_RETRY_S
+from r2fs.engine.namespace.waits import SAVED_WAIT_S
 from r2fs.model.errors import NotFound, ReadFailed, Unavailable
 from r2fs.model.records import AttributeChange
 from r2fs.model.verbs import RENAME_EXCHANGE

@@ -48,7 +48,7 @@ def test_directories_can_be_counted_and_removed_after_each_take_over(
     left = TREE
     for gone in ("d/b/deep", "d/b", "e"):
         getattr(one, take_over)()
-        one.engine.inodes.check()
+        one.engine.check_tree()
         assert {path: links(one, path) for path in ("", *left)} == expected(left)
         one.engine.rmdir(gone)
         left = tuple(path for path in left if path != gone)
@@ -78,7 +78,7 @@ def test_names_that_moved_are_counted_where_they_are_after_a_take_over(
     one.engine.rename("take.wav", "d/c", RENAME_EXCHANGE)
     getattr(one, take_over)()
     now = ("d", "d/a", "e", "e/b", "e/b/deep", "take.wav")
-    one.engine.inodes.check()
+    one.engine.check_tree()
     assert {path: links(one, path) for path in ("", *now)} == expected(now)
     one.engine.drain()
     getattr(one, take_over)()
@@ -98,15 +98,15 @@ def test_a_log_that_contradicts_itself_gives_a_tree(session: Callable[..., Sessi
 
     change(y, name="x")
     one.kill()
-    one.engine.inodes.check()
+    one.engine.check_tree()
     assert (one.attributes(x).nlink, one.ino("d/x"), links(one, "d/x")) == (0, y, 2)
     change(d, parent=y)
     one.kill()
-    one.engine.inodes.check()
+    one.engine.check_tree()
     assert links(one, "") == 3
     change(one.ino("d"), parent=f)
     one.kill()
-    one.engine.inodes.check()
+    one.engine.check_tree()
     assert links(one, "") == 3
 
 
@@ -141,7 +141,7 @@ def test_two_programs_that_make_one_name_do_not_both_get_it(
     engine = make()
     with once_the_name_was_free(engine, lambda: engine.mkdir("name")), pytest.raises(Exists):
         MAKES[kind](engine, ROOT)
-    engine.inodes.check()
+    engine.check_tree()
     assert engine.entry("").attributes.nlink == 3
     engine.drain()
     assert store.keys() == ["name/"]
@@ -158,6 +158,6 @@ def test_nothing_is_made_in_a_directory_that_was_removed_meanwhile(
     engine.fs.lookup(engine.caller, ROOT, "d")
     with once_the_name_was_free(engine, lambda: engine.rmdir("d")), pytest.raises(NotFound):
         MAKES[kind](engine, parent)
-    engine.inodes.check()
+    engine.check_tree()
     engine.drain()
     assert not store.keys()

@@ -61,7 +61,7 @@ def stalling(store: MemoryStore) -> Iterator[threading.Event]:
 def test_what_is_known_is_shown_while_the_bucket_is_silent(
     make: MakeEngine, store: MemoryStore, stalling: threading.Event, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("r2fs.engine.namespace.freshness.NEWS_WAIT_S", 0.3)
+    monkeypatch.setattr("r2fs.engine.namespace.waits.NEWS_WAIT_S", 0.3)
     monkeypatch.setattr("r2fs.engine.namespace.freshness.STALE_RETRY_S", 0.05)
     store.set("dir/old.wav", b"old")
     engine = make(read_timeout_s=60.0)
@@ -123,7 +123,7 @@ def test_pages_that_come_one_by_one_are_waited_for(
         store.set(f"{number:04}", b"x")
     engine = make(freshness_s=0.0)
     assert len(engine.listdir()) == 5001
-    monkeypatch.setattr("r2fs.engine.namespace.freshness.NEWS_WAIT_S", 1.0)
+    monkeypatch.setattr("r2fs.engine.namespace.waits.NEWS_WAIT_S", 1.0)
     store.before = lambda name, key: time.sleep(0.2)  # all pages together take longer than is waited for one
     store.set("zzz", b"new")
     assert engine.listdir()[-1] == "zzz"

@@ -1,8 +1,4 @@
-"""Invariants of the tree: names, parents, numbers and counts agree.
-
-Owns:  the check, which tests call by Tree.check, after steps and at the end of each engine.
-Locks: Core.lock around `check`.
-"""
+"""Invariants of the engine's tree: names, parents, numbers and counts agree. Core.lock is held around `check`."""
 
 from __future__ import annotations
 
