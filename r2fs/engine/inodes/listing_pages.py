@@ -86,7 +86,7 @@ def pages_of(
     limit: int = 1000,
     kept: bool = False,
 ) -> Iterator[ListPage]:
-    """Yield the pages of a LIST; each is a request, sent when the page is asked for. Raises StoreError."""
+    """Yield the pages of a LIST; each is a request, sent when the page is taken. Raises StoreError."""
     pages, token = Pages(prefix or store.url, kept), None
     while True:
         after = "" if token else start_after

@@ -296,7 +296,7 @@ class Freshness:
         """List the directory; beyond `pages` pages, look up `name` alone."""
         with self._core.lock:
             prefix, began = self._tree.key(directory), self._tree.tick
-        asked_at, read = self._core.clock.monotonic(), 0
+        sent_at_s, read = self._core.clock.monotonic(), 0
         objects: list[ObjectInfo] = []
         prefixes: list[str] = []
         for page in pages_of(self._core.store, prefix, delimiter="/", kept=True):
@@ -316,8 +316,8 @@ class Freshness:
                 return
             merge_listing(self._tree, directory, objects, prefixes, began)
             listing = listing_of(directory)
-            listing.listed(asked_at)
-            self._name_lookup.listed_locked(listing, read, self._core.clock.monotonic() - asked_at)
+            listing.listed(sent_at_s)
+            self._name_lookup.listed_locked(listing, read, self._core.clock.monotonic() - sent_at_s)
             self._listed_locked(directory)
 
     def _listed_locked(self, directory: Node) -> None:

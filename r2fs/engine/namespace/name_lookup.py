@@ -77,7 +77,7 @@ class NameLookup:
             listing, above = listing_of(directory), self._tree.key(directory)
             began, child = self._tree.tick, directory.children().get(name)
             expected = self._tree.key(child) if child is not None and not child.is_dir else None
-        asked_at = self._core.clock.monotonic()
+        sent_at_s = self._core.clock.monotonic()
         info = self._core.head(expected) if expected is not None else None
         info, below = (info, []) if info is not None else self._look(above, name)
         self._clear_suspects([info] if info is not None else [])
@@ -92,8 +92,8 @@ class NameLookup:
             listing.probe_count += counted
             if len(listing.probed) > REMEMBERED:
                 listing.probed.clear()
-            if asked_at >= listing.forgotten_s:
-                listing.probed[name] = asked_at
+            if sent_at_s >= listing.forgotten_s:
+                listing.probed[name] = sent_at_s
 
     def _show_locked(self, directory: Node, name: str, info: ObjectInfo | None, began: int) -> None:
         """Show the object, or no name, unless this host has changed the name since."""

@@ -120,7 +120,7 @@ class TreeListing:
             if not self._usable:
                 return complete
             prefix, began = self._tree.key(top), self._tree.tick
-        asked_at = self._core.clock.monotonic()
+        sent_at_s = self._core.clock.monotonic()
         flat, token = FlatListing(prefix), None
         while (token := self._page(refresh, top, prefix, flat, "", token, complete)) is not None:
             pass
@@ -130,7 +130,7 @@ class TreeListing:
             # A directory without a key is empty in the bucket. Keys in another spelling were not in the answer.
             for one in list(self._tree.walk_nodes(top)):
                 if one.is_dir and one not in complete and self._tree.key(one).isascii():
-                    self._merge(one, Found(self._tree.key(one), began, asked_at), complete)
+                    self._merge(one, Found(self._tree.key(one), began, sent_at_s), complete)
         return complete
 
     def living(self, refresh: Refresh, prefix: str, doubtful: Sequence[str]) -> set[str]:
@@ -194,12 +194,12 @@ class TreeListing:
         """Send one LIST, and merge the completed directories; return the token of the next page."""
         with self._core.lock:
             began = self._tree.tick
-        asked_at = self._core.clock.monotonic()
+        sent_at_s = self._core.clock.monotonic()
         page = self._core.store.list_page(prefix, start_after="" if token else after, token=token)
         following = flat.pages.turn(page)
         refresh.heard_s = self._core.clock.monotonic()
         self._clear_suspects(page.objects)
-        ended = list(flat.feed(page, began, asked_at))
+        ended = list(flat.feed(page, began, sent_at_s))
         with self._core.lock:
             if not flat.in_runs:
                 if self._usable:
@@ -238,7 +238,7 @@ class TreeListing:
 
     def _merge(self, node: Node, found: Found, complete: set[Node]) -> None:
         listing = listing_of(node)
-        if max(listing.listed_at_s, *listing.probed.values(), found.asked_at_s) > found.asked_at_s:
+        if max(listing.listed_at_s, *listing.probed.values(), found.sent_at_s) > found.sent_at_s:
             return  # a newer listing is known
         prefixes = []
         for below in found.below:
@@ -246,7 +246,7 @@ class TreeListing:
             if (child is not None and child.is_dir) or self._shows(below):
                 prefixes.append(below.prefix)
         merge_listing(self._tree, node, found.objects, prefixes, found.began)
-        listing.listed(found.asked_at_s)
+        listing.listed(found.sent_at_s)
         self._listed(node)
         complete.add(node)
 
@@ -267,7 +267,7 @@ class Found:
 
     prefix: str  # its key, with the slash at the end
     began: int  # Tree.tick before the request for the page with its first key
-    asked_at_s: float  # Clock.monotonic() then
+    sent_at_s: float  # Clock.monotonic() then
     objects: list[ObjectInfo] = field(default_factory=list)  # its own marker among them
     below: list[Found] = field(default_factory=list)  # its directories
 
@@ -286,15 +286,15 @@ class FlatListing:
         self._closed: set[str] = set()
         self.in_runs = True  # False: the server sorts otherwise, and the yielded directories are incomplete
 
-    def feed(self, page: ListPage, began: int, asked_at_s: float) -> Iterator[Found]:
+    def feed(self, page: ListPage, began: int, sent_at_s: float) -> Iterator[Found]:
         """Yield the directories completed by the page, children before their parents."""
         if not self._open:
-            self._open.append(Found(self._top, began, asked_at_s))
+            self._open.append(Found(self._top, began, sent_at_s))
         for info in page.objects:
             directory = info.key[: info.key.rfind("/") + 1]
             while not directory.startswith(self._open[-1].prefix) and len(self._open) > 1:
                 yield from self._close()
-            self._enter(directory, began, asked_at_s)
+            self._enter(directory, began, sent_at_s)
             self._open[-1].objects.append(info)
         if page.token is None:
             while len(self._open) > 1:
@@ -306,10 +306,10 @@ class FlatListing:
         """Return the number of objects so far of this directory alone; 0 once complete."""
         return sum(len(found.objects) for found in self._open if found.prefix == prefix)
 
-    def _enter(self, directory: str, began: int, asked_at_s: float) -> None:
+    def _enter(self, directory: str, began: int, sent_at_s: float) -> None:
         while (above := self._open[-1]).prefix != directory:
             end = directory.index("/", len(above.prefix)) + 1
-            found = Found(directory[:end], began, asked_at_s)
+            found = Found(directory[:end], began, sent_at_s)
             self.in_runs = self.in_runs and found.prefix not in self._closed
             above.below.append(found)
             self._open.append(found)
