@@ -1,13 +1,11 @@
-"""Names: lookup, mkdir, mknod, symlink, unlink and rmdir. Renaming has a module of its own.
+"""Names: lookup, mkdir, mknod, symlink, unlink and rmdir.
 
-Owns:    each change of a name: one transaction of the journal, then the tree; and the HEAD for the metadata of a
-         version.
-Never:   sends another request.
-Threads: every public method is thread-safe.
-Locks:   takes Core.lock (30), and none while a request is on its way; directories are made fresh before
-         it, and checked again under it. Methods named `_locked` are called with it held.
-Fails:   FileError's subclasses; ReadFailed where the bucket has to be asked and does not answer; NoSpace and
-         LocalError where the journal cannot be written: then nothing has changed.
+A change of a name is one transaction of the journal, then the tree. Directories are made fresh without the lock, and
+checked again under it.
+
+Locks: takes Core.lock; none during a request.
+Fails: FileError's subclasses; ReadFailed without an answer of the bucket; NoSpace and LocalError of the journal: then
+       nothing has changed.
 """
 
 from __future__ import annotations

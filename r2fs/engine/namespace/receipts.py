@@ -1,10 +1,8 @@
-"""Receipts: which object a path is, and whether the bucket holds exactly the bytes that the mount shows under it.
+"""Receipts: comparison of the mount's files with the bucket, by a HEAD for a file and LISTs for a directory.
 
-Owns:    the comparison of a file's version with what the bucket answers: a HEAD for a named file, LISTs for what
-         is below a named directory.
-Never:   waits for uploads (`writeback/progress.py` does), or changes anything.
-Locks:   takes Core.lock; none while the bucket is asked.
-Fails:   NotFound, NotADirectory, InvalidArgument for a file of `local_patterns`; StoreError from the bucket.
+Never: waits for uploads (`writeback/progress.py` does); changes anything.
+Locks: takes Core.lock; none during a request.
+Fails: NotFound, NotADirectory; InvalidArgument for a file of `local_patterns`; StoreError.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Rename and exchange of names, in one transaction of the journal; then in the tree.
+"""Rename and exchange of names: `key_changes` decides the new key of each inode, `Renaming` acts.
 
-Owns:    the new key of each inode at and below the name, and the delete of the old one: `key_changes` decides,
-         `Renaming` acts.
-Never:   moves a byte: write-back copies inside the bucket, and uploads bytes of this host.
-Threads: every public method is thread-safe.
-Locks:   takes Core.lock (30), and none while a request is on its way; checks are repeated under it.
-Fails:   FileError's subclasses; ReadFailed where the bucket has to be asked and does not answer; NoSpace and
-         LocalError where the journal cannot be written: then nothing has changed.
+One transaction of the journal has the new keys and the deletes of the old ones; then the tree follows. No byte moves:
+write-back copies inside the bucket, and uploads bytes of this host.
+
+Locks: takes Core.lock; none during a request; checks are repeated under it.
+Fails: FileError's subclasses; ReadFailed without an answer of the bucket; NoSpace and LocalError of the journal: then
+       nothing has changed.
 """
 
 from __future__ import annotations
