@@ -1,6 +1,5 @@
-"""Base bytes: what is downloaded into a file of which some ranges are missing, for sparse_file.py.
+"""Base bytes: downloads into a file of which some ranges are missing, and the disk allocated for them.
 
-Owns:    every write of downloaded bytes, and the disk allocated for those about to arrive.
 Never:   writes on a byte that is present; changes the file's times.
 Threads: every public method.
 Locks:   self._ready (leaf), of OpenFile: held over the map and over writes of the file.

@@ -1,13 +1,10 @@
-"""Bodies of requests: a region of a file, read while sent, or a few bytes of memory; and digests of such regions.
+"""Bodies of requests: a region of a file or bytes in memory, with the MD5 of what was read; and digests of parts.
 
-Owns:    the reading position, the MD5 of the bytes read in order, the gate that ends reading, and the hash of parts:
-         without possible collisions, since equal parts are not sent.
-Never:   holds more than a read in memory; writes; closes the descriptor, which is the caller's.
-Threads: a body belongs to a request and its thread. A Gate is shared by all bodies
-         of an upload and may be closed from any thread.
-Locks:   Gate._idle (leaf): held for counting only, never while reading.
-Fails:   BodyWithdrawn when the gate is closed or the file became shorter: the connection
-         breaks, and the bytes sent so far publish no object.
+Never:   closes the descriptor, which is the caller's.
+Threads: a body belongs to its request's thread. A Gate is shared by all bodies of an upload; any thread may close it.
+Locks:   Gate._idle (leaf), not held while reading.
+Fails:   BodyWithdrawn when the gate is closed or the file became shorter: the connection breaks, and the bytes sent so
+         far publish no object.
 """
 
 from __future__ import annotations
@@ -159,8 +156,6 @@ class FileBody(_Positioned):
 
 
 class MemoryBody(_Positioned):
-    """A body in memory."""
-
     def __init__(self, data: bytes) -> None:
         super().__init__(len(data))
         self._data = data

@@ -1,20 +1,17 @@
-"""Durable file operations: writes and names that survive a power cut.
+"""Durable file operations: writes and names that survive a power cut, and system calls that Python has no name for.
 
-Owns:    the order "bytes, then name, then directory", and the few system calls that Python
-         has no name for.
-Never:   deletes an unreadable file: `quarantine` renames it.
-Threads: every function may be called from any thread.
-Fails:   OSError of the system; `local_error` maps one to an R2fsError.
+Fails: OSError of the system; `local_error` maps one to an R2fsError.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from r2fs.model.errors import DiskReadOnly, FileTooLarge, LocalError, NoSpace, R2fsError
@@ -42,6 +39,15 @@ def local_error(error: OSError, name: str | os.PathLike[str]) -> R2fsError:
     return LocalError(why)
 
 
+@contextmanager
+def local_errors(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise `local_error` in place of an OSError of the block."""
+    try:
+        yield
+    except OSError as error:
+        raise local_error(error, name) from error
+
+
 # ------------------------------------------------------------------ durable names
 def fsync_dir(path: Path) -> None:
     """Make names that were added, changed or removed in directory `path` survive a power cut."""
@@ -64,7 +70,7 @@ def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
             os.close(fd)
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
     fsync_dir(path.parent)
@@ -111,36 +117,31 @@ def pwrite_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> in
     return done
 
 
-def fdatasync(fd: int) -> None:
-    """Make bytes and size survive a power cut; times may not."""
-    os.fdatasync(fd)
-
-
 def sync_file_system(directory: Path) -> None:
     """Make everything written to the file system of `directory` survive a power cut."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if _libc.syncfs(fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(directory))
+            raise _system_error(directory)
     finally:
         os.close(fd)
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """Give the blocks of a range back: the range reads as zeros, and the size stays."""
-    if length <= 0:
-        return
-    if _libc.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    if length > 0 and _libc.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) != 0:
+        raise _system_error()
 
 
 def claim_blocks(fd: int, length: int, offset: int = 0) -> None:
     """Allocate blocks for `length` bytes from `offset` on, past the end too; the size stays."""
     if _libc.fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, length) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise _system_error()
+
+
+def _system_error(name: Path | None = None) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), None if name is None else str(name))
 
 
 def allocated_bytes(fd: int) -> int:

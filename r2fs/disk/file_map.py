@@ -1,6 +1,5 @@
-"""File map: which bytes of a sparse file are present, and which of them this host wrote.
+"""File map: the ranges of a sparse file that are present, and of these the ones that this host wrote.
 
-Owns:  the size and the ranges, as plain values.
 Never: touches a file; takes a lock (the file's is around every call).
 """
 

@@ -1,7 +1,5 @@
-"""System calls on one file, with errors that name its path.
+"""System calls on one file, with errors that name its path; the read lease; renameat2(2).
 
-Owns:  the repetition of calls that did a part of the work; the read lease.
-Never: keeps a descriptor or a lease.
 Fails: NoSpace, DiskReadOnly and LocalError; `open_unless_writable` and `renameat2` OSError.
 """
 
@@ -14,7 +12,7 @@ import os
 import signal
 from pathlib import Path
 
-from r2fs.disk.durable import claim_blocks, local_error, punch_hole, pwrite_all
+from r2fs.disk.durable import claim_blocks, local_error, local_errors, punch_hole, pwrite_all
 from r2fs.model.errors import DiskReadOnly
 
 F_SETSIG = 10  # Linux; the fcntl module does not name it
@@ -42,10 +40,8 @@ def open_even_readonly(path: Path) -> tuple[int, int]:
 
 
 def resize(fd: int, size: int, path: Path) -> None:
-    try:
+    with local_errors(path):
         os.ftruncate(fd, size)
-    except OSError as error:
-        raise local_error(error, path) from error
 
 
 def write(fd: int, data: bytes | bytearray | memoryview, offset: int, path: Path) -> int:
@@ -119,10 +115,8 @@ def new_file(path: Path, size: int) -> int:
 
 def memory_file(path: Path, size: int) -> int:
     """Return a descriptor as `new_file` does, of a file in this process's memory."""
-    try:
+    with local_errors(path):
         fd = os.memfd_create("r2fs", os.MFD_CLOEXEC)
-    except OSError as error:
-        raise local_error(error, path) from error
     try:
         resize(fd, size, path)
     except BaseException:

@@ -1,10 +1,9 @@
-"""Record of a mirror: what was last in step, name by name, in SQLite.
+"""Record of a mirror: file and object of each name as they were last in step, in SQLite.
 
-Owns:    `mirror.db` in the mirror's state directory, its lock and its schema.
 Never:   holds bytes of a file: without the record all are compared by their content, and nothing is lost.
 Threads: every method.
 Fails:   StateLocked, DirectoryUnusable and StateDamaged at open; the errors of database.py. A damaged database is
-         set aside, and the record begins anew: all files are compared.
+         set aside, and the record begins anew.
 
 A commit survives kill -9 at once; after a power cut the last commits may be missing, never a part of one.
 """

@@ -1,7 +1,8 @@
 """Open file: the descriptor of one local file, its path and its mode.
 
-Owns:    the descriptor; its number stays the same over a change of mode and of name.
-Never:   closes a descriptor that it has handed out; deletes a file.
+The descriptor's number stays the same over a change of mode and of name.
+
+Never:   closes a descriptor that it has handed out.
 Threads: every public method.
 Locks:   self._ready (leaf), a condition that subclasses share: held over a change of path or mode.
 Fails:   NoSpace and LocalError of the disk; ContentClosed once it is closed.
@@ -14,7 +15,7 @@ from pathlib import Path
 from threading import Condition, RLock
 
 from r2fs.disk import filecalls
-from r2fs.disk.durable import allocated_bytes, local_error
+from r2fs.disk.durable import allocated_bytes, local_errors
 
 
 class ContentClosed(ValueError):
@@ -97,20 +98,14 @@ class OpenFile:
 
     def rename_to(self, path: Path) -> None:
         """Move the file. Descriptors stay valid."""
-        with self._ready:
-            try:
-                os.rename(self.path, path)
-            except OSError as error:
-                raise local_error(error, self.path) from error
+        with self._ready, local_errors(self.path):
+            os.rename(self.path, path)
             self.path = path
 
     def link_to(self, path: Path) -> None:
         """Give the file a second name, which is `path` from now on; the earlier name stays, too."""
-        with self._ready:
-            try:
-                os.link(self.path, path)
-            except OSError as error:
-                raise local_error(error, self.path) from error
+        with self._ready, local_errors(self.path):
+            os.link(self.path, path)
             self.path = path
 
     def set_times(self, atime_ns: int, mtime_ns: int) -> None:
@@ -129,14 +124,10 @@ class OpenFile:
 
     def reserve(self, offset: int, length: int) -> None:
         """Allocate disk for [offset, offset + length) of a complete file (posix_fallocate)."""
-        try:
+        with local_errors(self.path):
             os.posix_fallocate(self.fd, offset, length)
-        except OSError as error:
-            raise local_error(error, self.path) from error
 
     def fsync(self, data_only: bool = False) -> None:
         """Make the bytes survive a power cut. Waits for the disk."""
-        try:
+        with local_errors(self.path):
             (os.fdatasync if data_only else os.fsync)(self.fd)
-        except OSError as error:
-            raise local_error(error, self.path) from error

@@ -1,13 +1,13 @@
 """A plain directory tree: its files by relative path, put in place, set aside and removed without losing a write.
 
-Owns:    `OWN` in the root: the tree's id, and files on their way into or out of the tree.
+A file is replaced by exchanging both names (renameat2(2)): the former file is then compared, and only then removed.
+Files on their way into or out of the tree lie in its directory OWN.
+
 Never:   follows a symbolic link below the root; replaces or removes a file that is not the expected one: such a file
          is put back, or stays in OWN until `Recovery` has given it a name.
-Threads: every method is thread-safe; one path belongs to one thread at a time.
+Threads: every method; one path belongs to one thread at a time.
 Fails:   Obstructed where a path cannot be a file here, Changed where a file is not the expected one, LocalError and
-         NoSpace as the disk says.
-
-A file is replaced by exchanging both names (renameat2(2)): the former file is then compared, and only then removed.
+         NoSpace of the disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from r2fs.disk.durable import local_error
+from r2fs.disk.durable import local_error, local_errors
 from r2fs.disk.filecalls import open_unless_writable, renameat2
 from r2fs.model.errors import LocalError
 from r2fs.model.keys import printable
@@ -29,6 +29,7 @@ from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 OWN = ".r2fs-mirror"  # never mirrored
 ID = "id"
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PART, WHOLE, OUT = "part-", "whole-", "out-"  # beginnings of names in OWN
 
 
@@ -71,18 +72,13 @@ class PlainTree:
         # constant
         self.root = root
         self._tag = tag
-        self._synced: set[tuple[str, int]] = (
-            set()
-        )  # path and inode of directories whose names are on the disk
-        try:
+        # Path and inode of directories whose names are on the disk.
+        self._synced = set[tuple[str, int]]()
+        with local_errors(root):
             with suppress(FileExistsError):
                 os.mkdir(root / OWN, 0o700)
             self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._own = os.open(
-                OWN, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._root_fd
-            )
-        except OSError as error:
-            raise local_error(error, root) from error
+            self._own = os.open(OWN, DIRECTORY, dir_fd=self._root_fd)
 
     def close(self) -> None:
         os.close(self._own)
@@ -256,14 +252,14 @@ class PlainTree:
     def _exchange(
         self, whole: str, new: Local, directory: int, name: str, path: str, expected: Local
     ) -> None:
-        if not _exchange(self._own, whole, directory, name):
+        if not renameat2(self._own, whole, directory, name, RENAME_EXCHANGE):
             # The window between this comparison and the rename is the price of a file system without an exchange.
             if not expected.is_content_of(os.lstat(name, dir_fd=directory)):
                 raise Changed(f"{printable(path)} was changed")
             os.rename(whole, name, src_dir_fd=self._own, dst_dir_fd=directory)
             return
         if not expected.is_content_of(os.lstat(whole, dir_fd=self._own)):
-            _exchange(self._own, whole, directory, name)
+            renameat2(self._own, whole, directory, name, RENAME_EXCHANGE)
             raise Changed(f"{printable(path)} was changed")
         os.unlink(whole, dir_fd=self._own)
 
@@ -323,9 +319,7 @@ class PlainTree:
                         os.mkdir(part, 0o777, dir_fd=fd)
                         os.fsync(fd)
                 try:
-                    deeper = os.open(
-                        part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd
-                    )
+                    deeper = os.open(part, DIRECTORY, dir_fd=fd)
                 except NotADirectoryError:
                     if not make and stat.S_ISREG(os.lstat(part, dir_fd=fd).st_mode):
                         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
@@ -354,10 +348,6 @@ def _kind(mode: int) -> str:
     if stat.S_ISLNK(mode):
         return "a symbolic link"
     return "a directory" if stat.S_ISDIR(mode) else "no regular file"
-
-
-def _exchange(old_fd: int, old: str, new_fd: int, new: str) -> bool:
-    return renameat2(old_fd, old, new_fd, new, RENAME_EXCHANGE)
 
 
 def _move(old_fd: int, old: str, new_fd: int, new: str, path: str) -> None:

@@ -1,7 +1,6 @@
-"""Disk reserve: space kept allocated, so that the journal can be written on a full disk.
+"""Disk reserve: a preallocated file, given up when the journal finds the disk full.
 
-Owns:    a preallocated file without contents: only its blocks count.
-Never:   decides when: the journal gives it up, `engine/content/disk_space.py` has it allocated anew.
+Never:   decides on the time: the journal gives it up, `engine/content/disk_space.py` has it allocated anew.
 Threads: every method.
 Locks:   self._lock (leaf), around the file alone.
 Fails:   softly: without space or preallocation there is no reserve.

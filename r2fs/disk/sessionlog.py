@@ -1,17 +1,15 @@
-"""Session log: inode numbers and file handles that the kernel holds, kept over kill -9.
+"""Session log: the inode numbers and file handles that the kernel has, kept over kill -9 for the next daemon.
 
-Owns:    one file of the run directory: the session's state, the inode numbers and the file handles that
-         the kernel has. A successor reads it and continues the session.
-Never:   syncs: no session outlives the machine.
-Threads: every public method.
-Locks:   _lock (leaf), over the position and the mapping; held for a copy of a few hundred bytes.
-Fails:   on a full disk: the file is removed, no takeover is possible, and that is logged once.
-
-The file is mapped, so that a record costs no system call: stores into a shared mapping belong to the
-kernel's page cache at once. A record is a line of JSON, [kind, number, fields…];
+The log is a mapped file of the run directory, so that a record costs no system call: stores into a shared mapping
+belong to the kernel's page cache at once. A record is a line of JSON, [kind, number, fields…];
 without fields it revokes the earlier record of that number. Its first byte is stored last, so that a record
 that was cut off by a kill does not count; no answer was sent by then. Blocks are allocated before
 they are mapped: a store into a hole of a full file system would end the process (SIGBUS).
+
+Never:   syncs: no session outlives the machine.
+Threads: every public method.
+Locks:   _lock (leaf), over the position and the mapping; held for a copy of a few hundred bytes.
+Fails:   on a full disk the file is removed, which is logged once, and no daemon can take over.
 """
 
 from __future__ import annotations

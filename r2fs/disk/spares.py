@@ -4,11 +4,10 @@ Making a file costs a journalling file system more than all else of a create: 50
 on ext4 for minutes after many files were deleted, which looks at each inode that was freed lately (27 µs
 otherwise; measured). A spare keeps its name for life: no rename.
 
-Owns:    empty files in a directory, until `take` hands each out.
 Never:   starts a thread (`run` is one's main); holds a written file.
 Threads: `take`, `stop` from any thread.
 Locks:   self._wanted (leaf).
-Fails:   `take` makes a file on the spot without a spare, and raises as open(2) does.
+Fails:   without a spare `take` makes a file on the spot, and raises as open(2) does.
 """
 
 from __future__ import annotations

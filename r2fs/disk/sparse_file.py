@@ -1,15 +1,14 @@
 """Sparse file: one local file of which some ranges are present, and some of these written by this host.
 
-Owns:    the map of one file (file_map.py) and every write of it; those of downloaded bytes are in base_bytes.py.
-Never:   downloads; deletes a file; closes a descriptor that was handed out. The owner closes it after its last use.
+A complete file keeps its own ranges alone, and only while it is watched: it began with holes, so that every
+write went through this object, and no writer has its descriptor. After `unwatch` others may write through
+the descriptor (passthrough), unseen. A complete file never becomes incomplete.
+
+Never:   deletes a file; closes a descriptor that was handed out. The owner closes it after its last use.
 Threads: every public method.
 Locks:   self._ready (leaf), a condition: held over the map and over writes of the file, so that the base's
          bytes never land on newer ones; not held while reading.
 Fails:   NoSpace and LocalError of the disk; ValueError for a read of missing bytes.
-
-A complete file keeps its own ranges alone, and only while it is watched: it began with holes, so that every
-write went through this object, and no writer has its descriptor. After `unwatch` others may write through
-the descriptor (passthrough), unseen. A complete file never becomes incomplete.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ CANCEL_POLL_S = 0.1  # an Event cannot wake a Condition: how late an interrupt m
 
 
 class SparseFile(BaseBytes):
-    """See the module's head. Made by `create`, `empty`, `hollow` or `adopt`."""
+    """Made by `create`, `empty`, `hollow` or `adopt`."""
 
     def __init__(self, path: Path, fd: int, ranges: FileMap, complete: bool, mode: int = os.O_RDWR) -> None:
         super().__init__(path, fd, mode, ranges, complete)

@@ -1,6 +1,7 @@
-"""Spent: the file of the state directory with the requests of a calendar month, for the budget of the next daemon.
+"""Spent: the file `spent.json` of the state directory with the requests of a calendar month, for the next daemon's budget.
 
-Owns:    `spent.json`. Not synced: after a power cut, at most the last minutes are missing.
+It is not synced: after a power cut, at most the last minutes are missing.
+
 Fails:   never: a file that cannot be read counts as none, and one that cannot be written is logged.
 """
 

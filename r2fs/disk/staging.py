@@ -1,12 +1,12 @@
 """Staging: the directory of this host's files that are not, or not only, in the cache.
 
-Owns:    its layout and every path and name in it, the spare files, and the boot id under which files are written:
-             data/     files of which the bucket lacks bytes, one an inode; a journal row names each
-             open/     hard links of clean files that are open; void once no daemon runs
-             orphans/  files of data/ without a journal row, kept for a person
+    data/     files of which the bucket lacks bytes, one an inode; a journal row names each
+    open/     hard links of clean files that are open; void once no daemon runs
+    orphans/  files of data/ without a journal row, kept for a person
+
+Owns:    every path and name in it, the spare files, and the boot id under which files are written.
 Never:   removes a file of data/ unasked: the engine decides, by the journal.
 Threads: every method.
-Locks:   none of its own; Spares has one.
 Fails:   R2fsError by `local_error` from `create`, `sync` and `sync_file`; OSError elsewhere.
 """
 
@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from r2fs.disk.durable import boot_id, fsync_dir, local_error
+from r2fs.disk.durable import boot_id, fsync_dir, local_error, local_errors
 from r2fs.disk.spares import Spares
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.model import owned_paths
@@ -61,11 +61,9 @@ class Staging:
 
     # ------------------------------------------------------------------ data/
     def path(self, name: str) -> Path:
-        """Path of the staged file `name`."""
         return self.data_dir / name
 
     def holds(self, path: Path) -> bool:
-        """True if `path` is in data/."""
         return path.parent == self.data_dir
 
     def create(self) -> SparseFile:
@@ -126,17 +124,13 @@ class Staging:
 
     def sync(self) -> None:
         """Make names added to and removed from data/ survive a power cut. Waits for the disk."""
-        try:
+        with local_errors(self.data_dir):
             fsync_dir(self.data_dir)
-        except OSError as error:
-            raise local_error(error, self.data_dir) from error
 
     def sync_file(self, fd: int) -> None:
         """Make the bytes of a staged file survive a power cut. Waits for the disk."""
-        try:
+        with local_errors(self.data_dir):
             os.fsync(fd)
-        except OSError as error:
-            raise local_error(error, self.data_dir) from error
 
     # ------------------------------------------------------------------ open/
     def link_path(self, ino: int) -> Path:

@@ -1,8 +1,5 @@
-"""Watching files for changes, by watchdog: single files, such as settings, and a whole directory tree.
+"""Watches for changes of files, by watchdog: of single files, such as settings, and of a whole directory tree.
 
-Owns:    which events of a directory mean that a file may have changed: written in place, replaced by a rename, made,
-         removed, or reached over a symbolic link that was exchanged.
-Never:   reads the files.
 Threads: watchdog's own; callbacks run in one of them and must return at once.
 Fails:   OSError where the kernel has no watches left.
 """
@@ -24,13 +21,30 @@ ENDS_S = 5.0  # for its threads
 SWAPPED = "..data"  # the link that Kubernetes exchanges for all files of a volume at once
 
 
-class FileWatch:
-    """Calls `changed` after each event that may have changed one of `files`, which need not be there."""
-
-    def __init__(self, files: Iterable[Path], changed: Callable[[], None]) -> None:
-        _silence()
+class _Watch:
+    def __init__(self) -> None:
+        # watchdog calls an event that meets the end of a watch an error.
+        logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+        # A directory that appears while its parent is gone through: watched once, whatever the warning says.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         # constant
         self._observer = Observer()
+
+    def start(self) -> None:
+        """Return once every directory is watched."""
+        self._observer.start()
+
+    def stop(self) -> None:
+        self._observer.stop()
+        self._observer.join(ENDS_S)
+
+
+class FileWatch(_Watch):
+    """Calls `changed` after each event that may have changed one of `files`, which need not be there: a write in place,
+    a replacement by a rename, a creation, a removal, or the exchange of a symbolic link."""
+
+    def __init__(self, files: Iterable[Path], changed: Callable[[], None]) -> None:
+        super().__init__()
         by_directory: dict[Path, set[str]] = {}
         for file in files:
             for path in {file, Path(os.path.realpath(file))}:
@@ -39,38 +53,14 @@ class FileWatch:
             if directory.is_dir():
                 self._observer.schedule(_Handler(frozenset(names), changed), str(directory))
 
-    def start(self) -> None:
-        self._observer.start()
 
-    def stop(self) -> None:
-        self._observer.stop()
-        self._observer.join(ENDS_S)
-
-
-class TreeWatch:
+class TreeWatch(_Watch):
     """Calls `touched(path, is_directory)` for each path below `root` that an event names; symbolic links are not
     followed. Events may be lost: the kernel's queue has an end."""
 
     def __init__(self, root: Path, touched: Callable[[str, bool], None]) -> None:
-        _silence()
-        # constant
-        self._observer = Observer()
+        super().__init__()
         self._observer.schedule(_TreeHandler(touched), str(root), recursive=True)
-
-    def start(self) -> None:
-        """Returns once every directory of the tree is watched."""
-        self._observer.start()
-
-    def stop(self) -> None:
-        self._observer.stop()
-        self._observer.join(ENDS_S)
-
-
-def _silence() -> None:
-    """watchdog calls an event that meets the end of a watch an error."""
-    logging.getLogger("watchdog").setLevel(logging.CRITICAL)
-    # A directory that appears while its parent is gone through: watched once, whatever the warning says.
-    warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
 
 
 class _TreeHandler(FileSystemEventHandler):

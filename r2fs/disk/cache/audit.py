@@ -1,6 +1,5 @@
-"""Audit: the entries of the clean cache, one after the other, and the removal of those found damaged.
+"""Audit: a walk through the entries of the clean cache, and the removal of those found damaged.
 
-Owns:    the order of the walk, and the proof that a file compared is still the entry's.
 Never:   counts a hit or a use; removes a name outside the cache's directory.
 Threads: every public method.
 Locks:   the shelf's, for a page of rows; none while a file is read.

@@ -1,16 +1,13 @@
 """Clean cache: an LRU of files with bytes that the bucket has too. A loss costs time alone.
 
-Owns:    the choice of files, their use, the limit and the time to live; attributes of versions and
-         digests of their parts. table.py keeps the index; the files are hard links of finished content.
-Never:   holds the only copy of a byte; raises when lost, damaged or full; deletes a file that the cache
-         has not named.
-Threads: every public method is thread-safe.
+Files are hard links of finished content; table.py keeps the index. The limit is held by eviction before admission, in
+the order of `eviction.py`, without pinned versions: diskcache's own culling overshoots, and removes open files.
+
+Never:   holds the only copy of a byte; deletes a file that the cache has not named.
+Threads: every public method.
 Locks:   that of each of its two shelves (leaves); never both at once.
 Fails:   softly: a miss, or False. A lost or damaged database is begun anew, while mounted too. take() alone raises,
          NoSpace or LocalError, where a hit cannot be linked.
-
-The limit is held by eviction before admission, in the order of `eviction.py`, without pinned versions. diskcache's own
-culling is switched off: it overshoots, and removes open files.
 """
 
 from __future__ import annotations
@@ -53,7 +50,7 @@ class Taken(NamedTuple):
 
 
 class CleanCache:
-    """See the module's head. Pins of open files are counted by (key, etag), and are not persistent."""
+    """Pins of open files are counted by (key, etag), and are not persistent."""
 
     def __init__(self, directory: Path, *, limit_bytes: int, ttl_s: float, clock: Clock) -> None:
         self._clock = clock  # constant, as both shelves
@@ -310,10 +307,8 @@ class CleanCache:
         if not self._ttl_s:
             return 0
 
-        now = self._clock.time()
-        old: list[Row] = self._content.run(
-            lambda table: table.stored_before(now - self._ttl_s, now + CLOCK_SLACK_S), []
-        )
+        oldest_s, newest_s = self._clock.time() - self._ttl_s, self._clock.time() + CLOCK_SLACK_S
+        old: list[Row] = self._content.run(lambda table: table.stored_before(oldest_s, newest_s), [])
         parts = [old[start : start + EXPIRE_AT_ONCE] for start in range(0, len(old), EXPIRE_AT_ONCE)]
         return sum(self._content.run(partial(self._expire_locked, part), 0) for part in parts)
 

@@ -1,10 +1,10 @@
 """Eviction: the order in which clean content leaves the cache, and what is protected from it.
 
-Owns:    two queues, each in order of use: files that were used once, and files that were used again. While the first
-         has more than ONCE of the limit, it gives, so that a scan of a large tree evicts itself, and not what is in
-         daily use. A file that is downloaded again after its eviction from the first queue counts as used again (2Q:
-         Johnson and Shasha, 1994).
-Never:   deletes a row (`cache.py`), or names a protected one.
+Two queues are each in order of use: files that were used once, and files that were used again. While the first has
+more than ONCE of the limit, it gives, so that a scan of a large tree evicts itself, and not what is in daily use. A
+file that is downloaded again after its eviction from the first queue counts as used again (2Q: Johnson and Shasha,
+1994).
+
 Locks:   every method is called with the lock of the content's shelf held.
 """
 

@@ -1,8 +1,8 @@
 """Last listings: names in directories when last listed, for use while the bucket does not answer.
 
-Owns:    rows of the cache's shelf of attributes, one a directory, and their bound: ENTRIES_MAX names of all
-         directories together, the longest unchanged first. A directory of more than DIRECTORY_MAX names is not kept.
-Never:   keeps the age of a listing: its reader has no newer listing.
+Rows of the cache's shelf of attributes, one a directory. All directories together have ENTRIES_MAX names, the longest
+unchanged go first; a directory of more than DIRECTORY_MAX names is not kept.
+
 Threads: every method. Locks: the shelf's.
 Fails:   softly: a listing is not kept, or not found.
 """

@@ -1,8 +1,8 @@
-"""Names of rows, and a filter of the names that a table may have: in memory, so that most lookups without a row touch
-neither file nor lock.
+"""Names of rows; and a Bloom filter of those that a table may have, so that most lookups without a row touch neither file
+nor lock. A false positive costs a query; an error the other way a download or HEAD.
 
-Owns:    a Bloom filter of 1 MiB for a table. A false positive costs a query; an error the other way a download or HEAD.
-Never:   forgets a deleted name: after RELOAD_AFTER added ones all names are read anew.
+A deleted name stays in it: after RELOAD_AFTER added ones all names are read anew.
+
 Threads: `lacks` in any; the other methods under the lock of the table's shelf.
 """
 

@@ -1,6 +1,7 @@
 """Remembered: attributes of versions, which listings lack, and digests of their parts.
 
-Owns:    rows of the cache's shelf of attributes by version: the last ATTRIBUTES_MAX are kept.
+Rows of the cache's shelf of attributes, by version: the last ATTRIBUTES_MAX are kept.
+
 Threads: every method. Locks: the shelf's.
 Fails:   softly: nothing is kept, or found.
 """

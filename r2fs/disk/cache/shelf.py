@@ -1,15 +1,14 @@
-"""Shelf: a directory of files with a table, which may be lost at any time.
-
-Owns:    opening, and beginning anew: after `rm -rf` of the directory, also while it
-         is in use, after damage to the table, after a power cut.
-Never:   raises because of a loss; deletes a file without a name of the shelf's form.
-Threads: every public method.
-Locks:   Shelf.lock (leaf): around every use of the table. Files are unlinked after it is released.
-Fails:   softly: `run` returns the caller's default.
+"""Shelf: a directory of files with a table, which may be lost at any time, and is begun anew then: after `rm -rf` of the
+directory, also while it is in use, after damage to the table, after a power cut.
 
 `lock` in the directory is held while it is open: two mounts do not share a shelf. `session` holds
 the boot id of a session that has not been closed: after a kill the table is right, but the directory may
 hold files without a row; after a power cut neither can be trusted.
+
+Never:   deletes a file without a name of the shelf's form.
+Threads: every public method.
+Locks:   Shelf.lock (leaf): around every use of the table. Files are unlinked after it is released.
+Fails:   softly: `run` returns the caller's default.
 """
 
 from __future__ import annotations

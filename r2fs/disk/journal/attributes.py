@@ -1,11 +1,10 @@
 """The journal's table of attributes: metadata, missing in listings, of objects that this host stored.
 
-Owns:    the SQL of the table `attributes` (its columns: schema.py) and its bound: ATTRIBUTES_MAX
-         rows; beyond it the rows stored longest ago are deleted.
+Beyond ATTRIBUTES_MAX rows those stored longest ago are deleted.
+
 Never:   opens a transaction of its own around several calls: the caller's makes a row durable together
          with the end of its upload.
-Threads: every method is thread-safe, by the journal's lock.
-Fails:   as the journal does.
+Threads: every method, by the journal's lock.
 """
 
 from __future__ import annotations
@@ -19,9 +18,7 @@ from r2fs.disk.database import Database, name_of, text_or_bytes
 from r2fs.model.keys import nfc
 from r2fs.model.records import KeptAttributes
 
-ATTRIBUTES_MAX: Final = (
-    500_000  # rows, of some 300 bytes with their index: 150 MB, which each start reads through
-)
+ATTRIBUTES_MAX: Final = 500_000  # rows, of some 300 bytes with their index: 150 MB, which each start checks
 AT_ONCE: Final = 1000  # rows of a query
 DIRECTORIES: Final = 10_000  # of which it is known whether they have rows; then it is found out anew
 TRIM_EVERY: Final = 4096  # rows written between two looks at their number
@@ -49,10 +46,7 @@ _OF_THEN: Final = "AND etag = ? AND stored_s <= ?"
 
 
 class BareDirectories:
-    """Directories in which the table has no row: a program that looks up thousands of other hosts' names asks it once.
-
-    Threads: every method.
-    """
+    """Directories in which the table has no row: a program that looks up thousands of other hosts' names costs one query."""
 
     def __init__(self) -> None:
         self._lock = Lock()

@@ -1,16 +1,17 @@
 """Journal: the changes that the bucket lacks, in SQLite, written before a program is answered.
 
-Owns:    the rows of `journal.db`, as values. schema.py describes every column; database.py has the transactions.
+`read` and the methods of rows make values of `journal.db`'s rows; schema.py describes every column.
+
 Never:   decides an order of requests; touches the bucket; deletes staged bytes.
 Threads: every method.
 Locks:   the database's.
-Fails:   StateLocked, DirectoryUnusable and the errors of database.py, at open; the errors of database.py otherwise.
+Fails:   StateLocked, DirectoryUnusable at open; the errors of database.py.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -20,7 +21,6 @@ from r2fs.disk.database_file import Schema
 from r2fs.disk.durable import fsync_dir
 from r2fs.disk.journal import salvage
 from r2fs.disk.journal.attributes import AttributeRows
-from r2fs.disk.journal.pins import PinRows
 from r2fs.disk.journal.schema import SCHEMA, VERSION
 from r2fs.disk.journal.state_directory import StateDirectory
 from r2fs.disk.staging import Staging
@@ -32,6 +32,7 @@ from r2fs.model.records import (
     Part,
     PendingDelete,
     PendingInode,
+    Pin,
     Proof,
     Version,
 )
@@ -258,6 +259,33 @@ class Journal:
             "SELECT max(seq) FROM (SELECT seq FROM inode UNION ALL SELECT seq FROM pending_delete)"
         )
         return highest or 0
+
+
+class PinRows:
+    """Rows of the keys whose content stays on this host."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self) -> list[Pin]:
+        """Return the pins, by key."""
+        return [
+            Pin(*values)
+            for values in self._database.query("SELECT key, session, since_s FROM pin ORDER BY key, session")
+        ]
+
+    def put(self, pins: Iterable[Pin]) -> None:
+        """Keep the pins in one transaction; those that exist keep their time."""
+        with self._database.transaction():
+            for pin in pins:
+                self._database.run(
+                    "INSERT OR IGNORE INTO pin VALUES (?, ?, ?)", (pin.key, pin.session, pin.since_s)
+                )
+
+    def drop(self, pins: Iterable[Pin]) -> None:
+        with self._database.transaction():
+            for pin in pins:
+                self._database.run("DELETE FROM pin WHERE key = ? AND session = ?", (pin.key, pin.session))
 
 
 def _proof_text(proof: Proof) -> str:

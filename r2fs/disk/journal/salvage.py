@@ -1,8 +1,7 @@
-"""Salvage of a damaged journal: the database is renamed, and its staged files listed with their keys.
+"""Salvage of a damaged journal: the database is renamed, and the keys of its staged files are listed in `orphans.jsonl`.
 
-Owns:    `orphans.jsonl` in the state directory: the key of each staged file, as far as the damaged database can be
-         read. For a person, and for `status`, which shows it.
-Never:   deletes or repairs; uploads: rows of a damaged table are not to be trusted.
+The list is for a person, and for `status`: rows of a damaged table are not to be trusted, so nothing of them is uploaded.
+
 Fails:   OSError where the database cannot be renamed.
 """
 

@@ -1,8 +1,4 @@
-"""The journal's schema: the authoritative description of every column.
-
-Owns:  the SQL text and its version. journal.py runs it.
-Never: runs anything.
-"""
+"""The journal's schema: the authoritative description of every column."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """State directory of one mount: locked, made where missing, and removed after a failed start that made the directory.
 
-Owns:    the lock file, the disk reserve and the staging directory of the mount; the test that a state directory
-         holds no work.
 Never:   removes a file of staging; removes a file without the lock, or of a journal that an earlier start made.
 Fails:   StateLocked, DirectoryUnusable.
 """
@@ -30,7 +28,7 @@ TABLES_OF_WORK = ("inode", "pending_delete", "staging_garbage", "attempt", "mult
 
 
 class StateDirectory:
-    """See the module's head. Made by `take`; not thread-safe."""
+    """Made by `take`; not thread-safe."""
 
     def __init__(self, path: Path, staging: Staging, lock_fd: int) -> None:
         # constant

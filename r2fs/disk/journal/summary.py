@@ -1,8 +1,7 @@
 """Summary of a journal that no daemon has open: counts of changes that the bucket lacks.
 
-Owns:    the counts, read without lock, recovery or checkpoint. SQLite would recover the journal of a killed daemon:
-         a copy of that is read.
-Never:   writes to the state directory; takes its lock, which would refuse a daemon that is starting.
+Never:   writes to the state directory; takes its lock, which would refuse a daemon that is starting; recovers the
+         journal of a killed daemon: a copy of that is read.
 Fails:   softly: PendingSummary.error says why a journal cannot be read.
 """
 

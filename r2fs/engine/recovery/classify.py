@@ -1,7 +1,5 @@
-"""Classification of a journal row at start: pure functions of the row and of the machine's state.
-
-Owns:    the rules by which the row of an inode is read after a stop, a crash or a power cut.
-Never:   does I/O or changes state: `replay.py` carries a verdict out.
+"""Classification of a journal row at start: pure functions of the row and of the machine's state, after a stop, a crash
+or a power cut. `replay.py` carries the verdict out.
 
 A row is torn if its staged bytes were not synced and the machine has started anew since the write, or if the
 file has another size than at its last close. Torn bytes are never queued. A verdict that gives up a staged file is

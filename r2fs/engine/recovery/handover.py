@@ -1,11 +1,10 @@
 """Handover: restores inodes and open files of the previous daemon, under their own numbers.
 
-Owns:    how a session that is taken over becomes inodes and handles again.
-Never:   guesses: an inode that the session record lacks is unknown, and the kernel looks its name up after ESTALE.
-Locks:   runs before any thread; takes Core.lock, as the stores require.
-
 Inodes are restored first, then the journal's rows (`replay.py`), which overrule the record, then the open files. The number
 of references that the kernel holds on a restored inode is unknown: such an inode is never dropped.
+
+Never:   guesses: an inode that the session record lacks is unknown, and the kernel looks its name up after ESTALE.
+Locks:   runs before any thread; takes Core.lock, as the stores require.
 """
 
 from __future__ import annotations

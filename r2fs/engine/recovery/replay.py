@@ -1,6 +1,5 @@
 """Replay: restores inodes, attempts and pending deletes from the journal, into an empty tree, at start.
 
-Owns:    the order of the steps, and how a verdict of `classify.py` is carried out.
 Never:   deletes a byte that only this host has: staged files without a row are set aside, torn ones are parked.
 Locks:   runs before any thread; takes Core.lock, as the stores require.
 Fails:   as the journal and the staging directory do: then the start fails, and the next one replays the same rows.
