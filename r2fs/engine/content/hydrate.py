@@ -69,13 +69,15 @@ class Reader:
         if missing:
             caller.about_to_fetch()
             content.fail(None)  # an earlier failure may be over
-        first, ahead = self._plan(source, start, stop, missing)
+        lost = missing and self._is_wanting(source, start, stop)
+        first, ahead = self._plan(source, start, stop, lost)
         if not missing:
             self._fetch(source, ahead.range, AHEAD, ahead.sequence)
             return
         with self._wanting(source, start, stop):
             self._fetch(source, first, URGENT)
-            self._fetch(source, self._tail(source, start, first[1]), URGENT)
+            if lost:
+                self._fetch(source, self._tail(source, start, first[1]), URGENT)
             self._fetch(source, ahead.range, AHEAD, ahead.sequence)
             self._wait(source, start, stop, caller)
 
@@ -126,13 +128,12 @@ class Reader:
         self._fetch(source, (begin + PIECE, min(begin + AT_ONCE * PIECE, size)), priority)
         self._wait(source, begin, min(begin + PIECE, size), caller, priority)
 
-    def bring(self, source: Source) -> None:
-        """Download a file of up to PIECE bytes in this thread, unless a reader has requested it. Errors go to readers."""
-        size = source.content.size
+    def bring(self, source: Source, start: int, stop: int) -> None:
+        """Download up to PIECE bytes in this thread, unless a reader has requested some. Errors go to readers."""
         with source.lock:
-            if source.coming or source.content.missing(0, size) != [(0, size)]:
+            if source.coming or source.content.missing(start, stop) != [(start, stop)]:
                 return
-            piece = Piece(0, size, urgent=False)
+            piece = Piece(start, stop, urgent=False)
             source.add([piece])
         self._download(source, piece)
 
@@ -153,14 +154,19 @@ class Reader:
             with source.lock:
                 source.wanted.remove((start, stop))
 
-    def _plan(self, source: Source, start: int, stop: int, missing: bool) -> tuple[Range, Ahead]:
-        """Return the range to request for a read of [start, stop), and the one to request ahead of it."""
+    def _plan(self, source: Source, start: int, stop: int, lost: bool) -> tuple[Range, Ahead]:
+        """Return the range to request for a read of [start, stop), and the one to request ahead of it.
+
+        `lost`: a byte of the read is neither in the file nor under way. A first read of what has been fetched ahead may
+        be all that the program reads: nothing is requested ahead of it.
+        """
         size = source.content.size
-        if size <= self._core.settings.small_file:
+        if size <= min(self._core.settings.small_file, windows.FIRST):
             return (0, size), Ahead(None, (stop, stop))
-        lost = missing and self._is_wanting(source, start, stop)
         with source.lock:
             ahead = source.windows.read(start, stop, size, self._widest(source), lost)
+            if not lost and not source.begun and stop <= windows.FIRST:
+                return (start, stop), Ahead(ahead.sequence, (stop, stop))
         begin, end = ahead.range
         if (
             self._core.frugal

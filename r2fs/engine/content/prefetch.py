@@ -1,4 +1,4 @@
-"""Prefetch: downloads of small files that a program is about to open, into the cache.
+"""Prefetch: downloads of small files, and of the beginnings of larger ones, that a program is about to open.
 
 Owns:    downloads chosen by `content/siblings.py`, waiting and under way.
 Never:   keeps a file open that a handle needs no more; takes the last SPARED download slots; repeats a download.
@@ -22,7 +22,7 @@ from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.hydrate import PIECE, Reader
 from r2fs.engine.content.jobs import AHEAD, DownloadQueue
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.siblings import MOST, Chosen, Siblings
+from r2fs.engine.content.siblings import HEAD, MOST, TAIL, Chosen, Reads, Siblings
 from r2fs.engine.content.source import Source
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
@@ -68,50 +68,69 @@ class Prefetch:
         """Number of files fetched ahead and not opened. With Core.lock held."""
         return self._siblings.surplus
 
-    def opened(self, node: Node, cold: bool) -> None:
+    def opened(self, node: Node, cold: bool) -> bool:
         """Note an open for reading, and put the files expected next in line. With Core.lock held; then `start`.
 
-        `cold`: bytes of the file are missing.
+        `cold`: bytes of the file are missing. True: of this one, only what is read is to be downloaded.
         """
         parent = node.parent
         if parent is None or not (cold or parent.ino in self._siblings):
-            return
+            return False
+        base = node.base
         if (
             self._core.frugal
             or parent.listing is None
             or node.pending is not None
-            or not self._is_small(node)
+            or not (base and base.size)
         ):
-            return
-        children = parent.listing.children
+            return False
+        children, ino = parent.listing.children, parent.ino
+        reads = self._siblings.reads(ino) or Reads()
         limit = min(BYTES, self._core.settings.cache_size // idle.SHARE)
         found = self._siblings.opened(
-            parent.ino, node.name, cold, children, lambda name: self._size(children.get(name)), limit
+            ino, node.name, cold, children, lambda name: self._size(children.get(name), reads), limit
         )
         if found:
             cause = causes.now()._replace(purpose=causes.AHEAD)
             self._waiting.extend(_Waiting(chosen, children[chosen.name], cause) for chosen in found)
             self._forget_unwanted()
+        return cold and base.size > HEAD and self._shows_reads(ino)
 
-    def _is_small(self, node: Node) -> bool:
-        """True for a clean file that one GET downloads whole."""
-        base = node.base
-        return base is not None and 0 < base.size <= min(self._core.settings.small_file, PIECE)
+    def _shows_reads(self, ino: int) -> bool:
+        """True if a run in the directory reads beginnings alone, or has yet to show how much it reads.
 
-    def _size(self, node: Node | None) -> int:
-        """Return the bytes of a file that may be downloaded ahead; 0: it may not."""
-        if (
-            node is None
-            or node.kind is not Kind.FILE
+        Where each open asks for the version, the download of the whole file answers that, too.
+        """
+        reads = self._siblings.reads(ino, run=True)
+        return (
+            reads is not None
+            and reads.head is not None
+            and self._core.settings.consistency != "close-to-open"
+        )
+
+    def read(self, node: Node, start: int, stop: int) -> None:
+        """Note a read of a file that had missing bytes when it was opened. With Core.lock held."""
+        if node.parent is not None and node.base is not None:
+            self._siblings.read(node.parent.ino, node.name, node.base.size, start, stop)
+
+    def _size(self, node: Node | None, reads: Reads) -> int:
+        """Return the bytes of a file that may be downloaded ahead, from its begin on; 0: none."""
+        if node is None or node.base is None or not self._may_come(node):
+            return 0
+        size = node.base.size
+        if size <= min(self._core.settings.small_file, PIECE) and (size <= HEAD or reads.head is None):
+            return size
+        return min(reads.head or 0, size)
+
+    def _may_come(self, node: Node) -> bool:
+        """True for a clean and closed file that the bucket has."""
+        return not (
+            node.kind is not Kind.FILE
             or node.deleted
             or node.pending is not None
             or node.content is not None
-            or node.base is None
             or node.base == node.base_missing
-            or not self._is_small(node)
-        ):
-            return 0
-        return node.base.size
+        )
 
     def _forget_unwanted(self) -> None:
         """Bound the line: leave out what runs that have ended had in it, then its end. With Core.lock held."""
@@ -174,7 +193,7 @@ class Prefetch:
         try:
             source = self._begin(waiting.chosen, waiting.node, short)
             if source is not None:
-                self._reader.bring(source)
+                self._download(waiting.chosen, source)
         finally:
             with self._core.lock:
                 self._running -= 1
@@ -189,7 +208,12 @@ class Prefetch:
             if self._core.stopping or not self._siblings.wants(chosen):
                 return None
             base = node.base
-            if short or not self._size(node) or (base and self._core.cache.contains(base, whole=True)):
+            if (
+                short
+                or base is None
+                or not self._may_come(node)
+                or self._core.cache.contains(base, whole=chosen.size >= base.size)
+            ):
                 self._siblings.skipped(chosen)
                 return None
             try:
@@ -204,6 +228,12 @@ class Prefetch:
                 return None
             return source
 
+    def _download(self, chosen: Chosen, source: Source) -> None:
+        size = source.content.size
+        self._reader.bring(source, 0, min(chosen.size, size))
+        if chosen.tail and chosen.size < size:
+            self._reader.bring(source, max(chosen.size, size - TAIL), size)
+
     def _end(self, chosen: Chosen, node: Node, source: Source) -> None:
         """Close the file unless a handle needs it. With Core.lock held."""
         content = source.content
@@ -212,6 +242,6 @@ class Prefetch:
         if self._core.stopping:  # another daemon may have taken the directory over
             content.close()
             return
-        if not content.complete:
+        if not content.covers(0, chosen.size):
             self._siblings.failed(chosen)
         self._contents.close_unused(node)

@@ -1,13 +1,18 @@
 """Siblings: the files of a directory to download next, while a program opens its files in the order of their names.
 
-Owns:    the last opens in a few directories; the names chosen there and not opened since; the number that never were.
+Owns:    the last opens in a few directories, and how much the program reads of a file; the names chosen there and not
+         opened since; the number that never were.
 Never:   downloads (`content/prefetch.py`), or keeps a reference to an inode.
 Locks:   every method is called with Core.lock held.
 
 A run begins at the second open in order: 1 to GAP names after the one before. It first chooses FIRST names, so that
 two neighbours opened by chance cost two GETs. Each chosen name that is opened widens the window, up to MOST names.
 Any other open ends the run; an open of one of the GAP names before changes nothing, since threads overtake each other.
+New names are chosen once half of the window has been opened, so that most opens cost no search.
 Names chosen in vain are surplus. A directory with more surplus than half of its names has to show a longer run first.
+
+A program that fills a list of takes reads the beginnings of its files alone. The reads of the last file tell how much
+of the next ones is worth a download.
 """
 
 from __future__ import annotations
@@ -29,6 +34,30 @@ MOST = 64  # names in the largest window
 WARY = 8  # factor of the opens in order that are needed, after too much surplus
 DIRECTORIES = 8  # remembered; the least recently used is forgotten first
 LARGEST = 100_000  # names of a directory: their sorting takes some milliseconds
+HEAD = 512 << 10  # bytes: a program that reads no further reads beginnings
+TAIL = 128 << 10  # bytes at the end, which many readers of media headers look at, too
+
+
+@dataclass(slots=True, eq=False)
+class Reads:
+    """Reads of the file that a run opened last, as far as the driver shows them; before its first, those of the one before."""
+
+    name: str = ""
+    head: int | None = 0  # bytes read from the begin on; 0: unknown; None: more than the beginning
+    tail: bool = False  # bytes of the end were read
+
+    def add(self, name: str, size: int, start: int, stop: int) -> None:
+        """Note a read of [start, stop) of a file of `size` bytes."""
+        if name != self.name:
+            self.name, self.head, self.tail = name, 0, False
+        if self.head is None:
+            return
+        if stop <= min(HEAD, size - 1):
+            self.head = max(self.head, stop)
+        elif size > HEAD and start >= size - TAIL:
+            self.tail = True
+        else:
+            self.head = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +66,8 @@ class Chosen:
 
     directory: int  # inode number
     name: str
-    size: int  # bytes
+    size: int  # bytes to download, from the begin on
+    tail: bool  # and the last TAIL bytes of a larger file
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +78,9 @@ class _Directory:
     run: int = 0  # opens in order
     needed: int = 1  # of them before a name is chosen
     window: int = FIRST  # names after `last`
-    looked: str = ""  # names up to this one have been considered in this run
+    looked: str = ""  # names up to this one have been considered in this run, for `looked_for`
+    looked_for: int | None = 0  # `reads.head` then
+    reads: Reads = field(default_factory=Reads)
     ahead: dict[str, Chosen] = field(default_factory=dict)  # in order; neither opened nor given up
     bytes: int = 0  # of `ahead`
     count: int = 0  # names chosen since the surplus was last judged too much
@@ -74,7 +106,7 @@ class _Directory:
         return at
 
     def end_run(self) -> None:
-        self.run, self.window, self.looked = 0, FIRST, ""
+        self.run, self.window, self.looked, self.reads = 0, FIRST, "", Reads()
         self.ahead.clear()
         self.bytes = 0
 
@@ -87,6 +119,17 @@ class Siblings:
     def __contains__(self, ino: int) -> bool:
         """True for a directory that is remembered."""
         return ino in self._directories
+
+    def reads(self, ino: int, run: bool = False) -> Reads | None:
+        """Return the reads of the file opened last in directory `ino`; None: no such directory, or no `run` there."""
+        directory = self._directories.get(ino)
+        return None if directory is None or (run and not directory.run) else directory.reads
+
+    def read(self, ino: int, name: str, size: int, start: int, stop: int) -> None:
+        """Note a read of [start, stop) of a file of `size` bytes in directory `ino`."""
+        directory = self._directories.get(ino)
+        if directory is not None and directory.last == name:
+            directory.reads.add(name, size, start, stop)
 
     def opened(
         self,
@@ -125,6 +168,10 @@ class Siblings:
             directory.window = min(MOST, max(STEP, 2 * directory.window))
         if directory.ahead:
             self._give_up_passed(ino, directory, at)
+        if directory.looked_for != directory.reads.head:
+            directory.looked, directory.looked_for = "", directory.reads.head
+        elif 2 * len(directory.ahead) > directory.window:
+            return []
         if directory.run < directory.needed:
             return []
         return _choose(ino, directory, at, size_of, limit)
@@ -189,12 +236,12 @@ def _choose(
     names = directory.names
     begin = max(at + 1, bisect_right(names, directory.looked))
     for name in names[begin : at + 1 + directory.window]:
-        size = size_of(name)
+        size = 0 if name in directory.ahead else size_of(name)
         if size and directory.bytes + size > limit:
             break
         directory.looked = name
         if size:
-            directory.ahead[name] = Chosen(ino, name, size)
+            directory.ahead[name] = Chosen(ino, name, size, directory.reads.tail)
             directory.bytes += size
             directory.count += 1
             chosen.append(directory.ahead[name])

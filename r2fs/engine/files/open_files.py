@@ -107,8 +107,8 @@ class Files:
             content = self._contents.of(node, is_use)
             here = content.complete  # read once: the last range may arrive meanwhile
             small = not here and self._comes_whole(content, rule)
-            if rule is None:
-                self._prefetch.opened(node, cold=small)
+            if rule is None and self._prefetch.opened(node, cold=not here):
+                small = False
             if small:
                 caller.about_to_fetch()
             if here:
@@ -219,6 +219,8 @@ class Files:
                 self.handles.forget_opener(file)
             source = self._contents.source(file.node)
             content = self._contents.of(file.node)
+            if file.rule is None:
+                self._prefetch.read(file.node, offset, offset + size)
         while True:
             if source is not None:
                 if file.restored:

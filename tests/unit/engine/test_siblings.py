@@ -60,7 +60,8 @@ def test_the_window_grows_with_each_file_that_was_expected() -> None:
     program = Program()
     program.open(0, 1)
     ends = [max(program.open(n), default=0) - n for n in range(2, 7)]
-    assert ends == [STEP, 2 * STEP, 4 * STEP, MOST, MOST]
+    assert ends == [STEP, 2 * STEP, 4 * STEP, MOST, -6]  # then half of the window is read first
+    assert sum(bool(program.open(n)) for n in range(7, 7 + 2 * MOST)) == 4
 
 
 def test_each_is_chosen_once_and_never_more_than_the_window() -> None:
@@ -175,9 +176,9 @@ def test_others_are_not_chosen() -> None:
 def test_names_that_come_and_go() -> None:
     program = Program()
     program.names = NAMES[::2]
-    program.open(0, 2)
+    program.open(0)
     program.names = NAMES[:]
-    assert program.open(5) != []  # is new: the names are sorted again
+    assert program.open(3) == [4, 5]  # is new: the names are sorted again
 
 
 def test_a_very_large_directory_is_not_sorted() -> None:
@@ -213,10 +214,14 @@ def test_a_directory_with_all_files_here_is_not_remembered() -> None:
 
 # ------------------------------------------------------------------ in the engine
 COUNT = 200
+MIDDLE = 2 << 20  # bytes
 
 
 class Gate(MemoryStore):
-    """While `closed`, GETs wait; `most` is the largest number that waited at once. `refused`: GETs fail."""
+    """While `closed`, GETs wait; `most` is the largest number that waited at once. `refused`: GETs fail.
+
+    `by_rounds`: each waits for the end of a round; `waiting` are the keys of these.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -226,6 +231,9 @@ class Gate(MemoryStore):
         self.refused = False
         self.most = self._now = 0
         self._counting = threading.Lock()
+        self.by_rounds, self.round = False, 0
+        self.waiting: list[str] = []
+        self._round_ends = threading.Condition()
 
     def get(self, key: str, **named: Any) -> MemoryDownload:
         if self.refused:
@@ -239,7 +247,17 @@ class Gate(MemoryStore):
         self.open_gate.wait(20)
         with self._counting:
             self._now -= 1
+        with self._round_ends:
+            number = self.round
+            self.waiting.append(key)
+            self._round_ends.wait_for(lambda: self.round > number or not self.by_rounds, 20)
+            self.waiting.remove(key)
         return download
+
+    def end_round(self) -> None:
+        with self._round_ends:
+            self.round += 1
+            self._round_ends.notify_all()
 
     def gets(self) -> list[str]:
         return [key for name, key in list(self.calls) if name == "get"]
@@ -442,6 +460,64 @@ def test_slots_are_left_for_readers(
     assert engine.fetched_ahead()[0] == limit == store.most
     store.open_gate.set()
     settled(engine)
+
+
+# ------------------------------------------------------------------ beginnings of larger files
+def read_parts(engine: Engine, store: Gate, names: list[str], parts: list[tuple[int, int]]) -> int:
+    """Read these ranges of each file, one after another; return the number of round trips that this takes."""
+    at = [""]
+
+    def read() -> None:
+        for at[0] in names:
+            opened = engine.open(at[0])
+            for start, stop in parts:
+                data = engine.fs.read(engine.caller, opened.handle, start, stop - start)
+                assert data == store.data(at[0])[start:stop]
+            engine.close(opened)
+
+    reader = threading.Thread(target=read)
+    store.by_rounds = True
+    reader.start()
+    while reader.is_alive():
+        time.sleep(0.001)
+        if at[0] in store.waiting and len(store.waiting) >= engine.fetched_ahead()[0]:
+            store.end_round()
+    store.by_rounds = False
+    store.end_round()  # of those that no reader waits for
+    return store.round - 1
+
+
+HEADER, END = (0, 64 << 10), (MIDDLE - 4096, MIDDLE)
+
+
+@pytest.mark.parametrize("small_file", [0, 4 << 20], ids=["large", "small"])
+@pytest.mark.parametrize("parts", [[HEADER], [HEADER, END]], ids=["begin", "both ends"])
+def test_beginnings_are_fetched_ahead_where_no_more_is_read(
+    make: MakeEngine,
+    store: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+    small_file: int,
+    parts: list[tuple[int, int]],
+) -> None:
+    monkeypatch.setattr(Hedges, "soonest_s", lambda hedges: 0.04)
+    engine = make(freshness_s=3600.0, small_file=small_file)
+    names = fill(store, size=MIDDLE, count=40)
+    assert read_parts(engine, store, names, parts) <= 10 + 4 * (len(parts) - 1)
+    settled(engine)
+    assert len(store.gets()) <= len(names) * len(parts) + 2
+    assert engine.prefetch.surplus == 0
+
+
+def test_files_that_are_read_on_are_fetched_whole(make: MakeEngine, store: Gate) -> None:
+    engine = make(freshness_s=3600.0)
+    names = fill(store, size=MIDDLE, count=6)
+    for name in names:
+        opened = engine.open(name)
+        for at in range(0, MIDDLE, MIDDLE // 8):
+            assert len(engine.fs.read(engine.caller, opened.handle, at, MIDDLE // 8)) == MIDDLE // 8
+        engine.close(opened)
+        settled(engine)
+    assert len(store.gets()) <= len(names) + 1  # of the second one, the first read shows how much it is
 
 
 @pytest.mark.parametrize("threads", range(1, prefetch.SPARED + 1))
