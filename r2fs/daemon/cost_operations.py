@@ -16,8 +16,7 @@ from r2fs.engine.namespace.file_views import FileViews
 from r2fs.model.prices import DAY_S, MONTH_S, Prices
 from r2fs.model.settings import Settings
 from r2fs.model.values import asdict
-from r2fs.store.counting import CLASSES, RequestCounter, kind_of
-from r2fs.store.tally import OTHERS, RECENT, Counts, Sent, directory_of
+from r2fs.store.counting import CLASSES, OTHERS, RECENT, Counts, RequestCounter, Sent, directory_of, kind_of
 
 if TYPE_CHECKING:  # a mount imports nothing of a mirror
     from r2fs.mirror.sizes import MirrorSizes

@@ -115,15 +115,15 @@ class BucketChecks:
         """The buckets that these credentials may list, in words; "" where they may not."""
         if self._endpoint is None:
             return ""
-        from r2fs.store.s3.leftovers import Leftovers
+        from r2fs.store.s3.admin import BucketAdmin
 
-        leftovers = Leftovers(self._bucket, SystemClock())
+        admin = BucketAdmin(self._bucket, SystemClock())
         try:
-            return ", ".join(map(printable, leftovers.buckets()[:20]))
+            return ", ".join(map(printable, admin.buckets()[:20]))
         except R2fsError:
             return ""  # most tokens of R2 are for one bucket
         finally:
-            leftovers.close()
+            admin.close()
 
     # ------------------------------------------------------------------ rights
     def _first_object(self) -> ObjectInfo | None:
@@ -212,17 +212,17 @@ class BucketChecks:
 
     # ------------------------------------------------------------------ content
     def _unfinished(self) -> Iterator[Finding]:
-        from r2fs.store.s3.leftovers import Leftovers
+        from r2fs.store.s3.admin import BucketAdmin
 
         check = "unfinished uploads"
-        leftovers = Leftovers(self._bucket, SystemClock())
+        admin = BucketAdmin(self._bucket, SystemClock())
         try:
-            found, whole = leftovers.uploads()
+            found, whole = admin.uploads()
         except R2fsError as error:
             yield warning(check, f"not looked for: {error}", "a token that may list them shows their number")
             return
         finally:
-            leftovers.close()
+            admin.close()
         if not found:
             yield ok(check, "none")
             return

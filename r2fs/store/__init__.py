@@ -34,9 +34,9 @@ def each_bucket(bucket: Bucket, clock: Clock) -> Sequence[Bucket]:
     """The buckets of a mount of several, those of the account by one request; else the bucket itself."""
     if not bucket.every:
         return bucket.members or (bucket,)
-    from r2fs.store.s3 import account
+    from r2fs.store.s3 import admin
 
-    return [bucket.member(name) for name in account.bucket_names(bucket, clock, RequestCounter(), None)]
+    return [bucket.member(name) for name in admin.bucket_names(bucket, clock, RequestCounter(), None)]
 
 
 def open_buckets(
@@ -49,7 +49,7 @@ def open_buckets(
 
     if not bucket.several:
         return open_store(bucket, clock, credentials=reading(bucket.name))
-    from r2fs.store.s3 import account, services
+    from r2fs.store.s3 import admin, services
     from r2fs.store.s3 import store as s3
 
     counter = RequestCounter()
@@ -59,6 +59,6 @@ def open_buckets(
         lambda one: s3.connect(
             one, clock, credentials=reading(one.name), counter=counter.of_bucket(one.name)
         ),
-        lambda: account.bucket_names(bucket, clock, counter, reading("")),
+        lambda: admin.bucket_names(bucket, clock, counter, reading("")),
         services.service_of(bucket.endpoint_url).limits,
     )

@@ -9,6 +9,9 @@ has no body: boto3 then gives the status as the code, so that it falls to the st
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from r2fs.model.errors import (
     BadCredentials,
     BodyDamaged,
@@ -29,8 +32,8 @@ from r2fs.model.errors import (
     UploadMissing,
 )
 from r2fs.model.keys import printable
+from r2fs.model.redaction import SHOWN, redact_identifiers
 from r2fs.model.values import dataclass
-from r2fs.store.server_text import server_text
 
 CODE = 60  # characters of an error code that are shown; the longest of S3's have forty
 
@@ -179,3 +182,24 @@ class StoredDamaged(BodyDamaged):
     def __init__(self, message: str, etag: str) -> None:
         super().__init__(message)
         self.etag = etag
+
+
+SENTENCE: Final = 200  # characters that are shown
+
+# A signature is another one for each request, so that no table can hold it.
+_SIGNING = re.compile(
+    r"(?P<name>signature|credential|authorization|security-token)(?P<is>\s*[=:]\s*)[^\s,;&<>\"']+"
+    r"|(?<![0-9A-Za-z])[0-9A-Fa-f]{64}(?![0-9A-Za-z])",
+    re.IGNORECASE,
+)
+
+
+def server_text(text: str, limit: int = SENTENCE) -> str:
+    """One printable line, cut to `limit` characters, without secrets, key ids and signatures."""
+    text = redact_identifiers(" ".join(text[: 100 * limit].split()))
+    text = printable(_SIGNING.sub(_without_signature, text))
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _without_signature(found: re.Match[str]) -> str:
+    return f"{found['name']}{found['is']}{SHOWN}" if found["name"] else SHOWN

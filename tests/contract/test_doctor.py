@@ -21,7 +21,7 @@ from r2fs.cli.main import DEFECT, run
 from r2fs.daemon import client
 from r2fs.doctor import rights
 from r2fs.drivers import kmount
-from r2fs.store.s3.leftovers import Leftovers
+from r2fs.store.s3.admin import BucketAdmin
 from r2fs.store.s3.reach import Answered
 from tests.support.canned import Canned, Request, head
 from tests.support.faulty import FaultyProxy, answer
@@ -274,13 +274,13 @@ def test_unfinished_uploads_are_counted_with_their_age(doctor: Doctor, seaweedfs
     _, found = doctor.json(where)
     assert found["unfinished uploads"]["level"] == "ok"
     assert found["unfinished uploads"]["text"].startswith("3 multipart uploads, the oldest ")
-    uploads = Leftovers.uploads
+    uploads = BucketAdmin.uploads
     old = 2 * 86400.0
 
-    def older(self: Leftovers) -> Any:
+    def older(self: BucketAdmin) -> Any:
         return [type(u)(u.key, u.upload_id, u.begun_s - old) for u in uploads(self)[0]], True
 
-    doctor.monkeypatch.setattr(Leftovers, "uploads", older)
+    doctor.monkeypatch.setattr(BucketAdmin, "uploads", older)
     code, found = doctor.json(where)
     assert code == 0
     assert found["unfinished uploads"]["level"] == "warning"

@@ -1,7 +1,7 @@
-"""Administration of a bucket behind an S3 API: make it, its CORS and its lifecycle rules. By boto3.
+"""Administration of buckets, by boto3: create one; CORS and lifecycle rules; unfinished uploads; an account's buckets.
 
 Owns:    the forms of the documents: the list of rules as S3 names their fields (CORSRule, LifecycleRule).
-Never:   touches objects.
+Never:   touches objects; aborts an upload.
 Fails:   StoreError's subclasses; BadDocument for rules that S3 does not have, which are not sent.
 """
 
@@ -10,20 +10,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Event
 from typing import Any, Final
 
 import botocore.exceptions as boto_errors
 
-from r2fs.model.errors import BucketMissing, ObjectMissing, PermissionRefused, SettingsError
+from r2fs.model.errors import BucketMissing, ObjectMissing, PermissionRefused, Retryable, SettingsError
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
-from r2fs.model.settings import Bucket
+from r2fs.model.settings import Bucket, Credentials
+from r2fs.model.values import dataclass, replace
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3.check import Checks
 from r2fs.store.s3.client import make_client
 from r2fs.store.s3.failures import translated
 
 TIMEOUT_S: Final = 15.0
+NAMES_TIMEOUT_S: Final = 4.0  # a program waits for the listing of the mount's root
+NAMES_TRIES: Final = 3
+NAMES_PAUSE_S: Final = 0.5
+UPLOAD_PAGES: Final = 10  # of 1,000 uploads each
 NOTHING_SET: Final = frozenset({"NoSuchCORSConfiguration", "NoSuchLifecycleConfiguration"})
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # of a new bucket; R2 has no dots
 AWS_DEFAULT_REGION: Final = "us-east-1"  # the one that CreateBucket must not name
@@ -35,13 +41,28 @@ class BadDocument(SettingsError):
     """Rules that S3 does not have."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A multipart upload that was neither completed nor aborted."""
+
+    key: str
+    upload_id: str
+    begun_s: float  # seconds since 1970
+
+
 class BucketAdmin:
-    def __init__(self, bucket: Bucket, clock: Clock) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        clock: Clock,
+        counter: RequestCounter | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         # constant
         self._bucket = bucket
         self._checks = Checks(bucket, clock)
         with self._translated():
-            self._client: Any = make_client(bucket, RequestCounter(), TIMEOUT_S, TIMEOUT_S)
+            self._client: Any = make_client(bucket, counter or RequestCounter(), timeout_s, timeout_s)
 
     def close(self) -> None:
         self._client.close()
@@ -115,3 +136,55 @@ class BucketAdmin:
                 call(Bucket=self._bucket.name, **document)
             except boto_errors.ParamValidationError as error:
                 raise BadDocument(printable(str(error.kwargs.get("report", error)))) from None
+
+    # ---- listings
+    def uploads(self) -> tuple[list[Unfinished], bool]:
+        """Unfinished multipart uploads below the prefix, and whether these are all."""
+        found: list[Unfinished] = []
+        place: dict[str, str] = {}
+        for _ in range(UPLOAD_PAGES):
+            with self._translated():
+                answer = self._client.list_multipart_uploads(
+                    Bucket=self._bucket.name, Prefix=self._bucket.prefix, **place
+                )
+                found += [
+                    Unfinished(each["Key"], each["UploadId"], each["Initiated"].timestamp())
+                    for each in answer.get("Uploads", ())
+                ]
+                place = {
+                    "KeyMarker": answer.get("NextKeyMarker", ""),
+                    "UploadIdMarker": answer.get("NextUploadIdMarker", ""),
+                }
+            if not answer.get("IsTruncated") or not place["KeyMarker"]:
+                return found, True
+        return found, False
+
+    def buckets(self) -> list[str]:
+        """Names of the buckets that these credentials see. Most tokens of R2 may not list them."""
+        with self._translated():
+            return [str(each["Name"]) for each in self._client.list_buckets().get("Buckets") or ()]
+
+
+def bucket_names(
+    account: Bucket, clock: Clock, counter: RequestCounter, credentials: Callable[[], Credentials] | None
+) -> list[str]:
+    """Return the names of all buckets that the service lists for these credentials, read anew from the settings.
+
+    PermissionRefused, with the way to name buckets, where the credentials may not list them.
+    """
+    if credentials is not None:
+        account = replace(account, credentials=credentials())
+    admin = BucketAdmin(account, clock, counter, NAMES_TIMEOUT_S)
+    try:
+        for _ in range(NAMES_TRIES - 1):
+            try:
+                return sorted(admin.buckets())
+            except Retryable:
+                clock.wait(Event(), NAMES_PAUSE_S)
+        return sorted(admin.buckets())
+    except PermissionRefused as error:
+        raise PermissionRefused(
+            f"these credentials may not list the account's buckets: name those to mount by --bucket ({error})"
+        ) from error
+    finally:
+        admin.close()

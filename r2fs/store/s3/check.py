@@ -1,23 +1,41 @@
-"""Checks of bucket, endpoint and clock, and their sentences: part of `store/s3/store.py`.
+"""Check of a bucket before use, by one LIST of one key: its endpoint, its credentials, this host's clock.
 
-Owns:    how a LIST's refusal is told from an answer of something that is no S3 server, and the clock's comparison.
-Never:   sends a request.
+Owns:    how the refusal of an S3 server is told from the answer of another server, and the clock's comparison.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import botocore.exceptions as boto_errors
 
-from r2fs.model.errors import BadCredentials, ClockSkewed, ObjectMissing, Refused, StoreError, Unavailable
+from r2fs.model.errors import (
+    BadCredentials,
+    ClockSkewed,
+    MalformedAnswer,
+    ObjectMissing,
+    Refused,
+    Retryable,
+    StoreError,
+    Unavailable,
+)
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.settings import Bucket
-from r2fs.store.server_text import server_text
+from r2fs.store.answers import server_text
+from r2fs.store.s3.clients import Clients
+from r2fs.store.s3.listing import Asked, page_of
+from r2fs.store.s3.wire import Answer
 
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 4.0  # a person waits for the answer
 SKEW_S = 900.0  # R2 and AWS refuse signatures that are further off
 
 
@@ -32,16 +50,14 @@ class Checks:
         self._bucket = bucket.name
 
     def explained(self, error: StoreError) -> StoreError:
-        """A LIST's refusal has an XML body with a code; one without does not come from an S3 server."""
+        """Return the error of a LIST with a remedy: an S3 server's refusal has an XML body with a code."""
         cause = error.__cause__
         if not isinstance(cause, boto_errors.ClientError):
             return error
         code, message = cause.response["Error"].get("Code", ""), cause.response["Error"].get("Message", "")
         if code.isdigit():
             return self.not_s3(Unavailable if int(code) >= 500 else Refused)
-        if isinstance(
-            error, ObjectMissing
-        ):  # a LIST that was taken for a GET: there was a bucket in the path already
+        if isinstance(error, ObjectMissing):  # taken for a GET: the endpoint's path has a bucket already
             return self.not_s3()
         if code == "InvalidArgument" and re.search("access key|authorization", message, re.IGNORECASE):
             # R2's way to say that a key id is none of its own, or that there is none.
@@ -81,3 +97,60 @@ class Checks:
 def _text(off_s: float) -> str:
     amount = f"{abs(off_s) / 60:.0f} minutes" if abs(off_s) >= 120 else f"{abs(off_s):.0f} seconds"
     return f"{amount} {'ahead of' if off_s > 0 else 'behind'} the bucket's"
+
+
+Translated = Callable[[], AbstractContextManager[Answer]]
+
+
+def check_bucket(bucket: Bucket, clients: Clients, checks: Checks, translated: Translated) -> None:
+    """Send one LIST of one key. Raises StoreError's subclasses with a remedy, and ClockSkewed.
+
+    Without boto3, if possible: the first request of a mount then finds a connection open, and boto3 makes no second
+    client. Refusals are explained by boto3's answer, but for silence and throttling.
+    """
+    wanted: dict[str, Any] = {"Bucket": bucket.name, "Prefix": bucket.prefix, "MaxKeys": 1}
+    try:
+        answered, date = _by_requests(bucket, clients, translated, wanted)
+    except Retryable as error:
+        if not isinstance(error, MalformedAnswer):
+            raise checks.explained(error) from error.__cause__
+        answered, date = False, None
+    except StoreError as error:
+        log.debug("%s: by boto3, after %s", bucket.url, error)
+        answered, date = False, None
+    if not answered:
+        date = _by_boto(bucket, clients, checks, translated, wanted)
+    checks.check_clock(date)
+
+
+def _by_requests(
+    bucket: Bucket, clients: Clients, translated: Translated, wanted: Mapping[str, Any]
+) -> tuple[bool, str | None]:
+    """Return True and the answer's Date; False: boto3 alone knows the way."""
+    with translated() as seen:
+        requests = clients.requests()
+        if requests is None:
+            return False, None
+        answer = requests.send("ListObjectsV2", wanted, TIMEOUT_S)
+        page_of(seen.read(), Asked(bucket.name, bucket.prefix))
+    return True, answer.get("Date")
+
+
+def _by_boto(
+    bucket: Bucket, clients: Clients, checks: Checks, translated: Translated, wanted: Mapping[str, Any]
+) -> str | None:
+    """Return the answer's Date."""
+    with translated():
+        client = clients.make(TIMEOUT_S, TIMEOUT_S)
+    try:
+        with translated() as seen:
+            answer: Mapping[str, Any] = client.list_objects_v2(**wanted)
+            page_of(seen.read(), Asked(bucket.name, bucket.prefix))
+    except MalformedAnswer as error:
+        raise checks.not_s3() from error
+    except StoreError as error:
+        raise checks.explained(error) from error.__cause__
+    finally:
+        client.close()
+    date: str | None = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return date

@@ -256,20 +256,22 @@ class Connections:
 
 
 def _written(sock: socket.socket, head: bytes, body: Source | None) -> OSError | None:
-    """Send all of it. What is returned ended that: the answer may be there already."""
+    """Send the head with the first block of the body, then the rest. An error returned ended that: the server may have
+    answered already."""
     left = len(body) if body is not None else 0
-    try:
-        sock.sendall(head)
-    except (BrokenPipeError, ConnectionResetError) as error:
-        return error
-    while body is not None and left:
-        data = body.read(min(BLOCK, left))
+    data = head
+    while True:
+        if body is not None and left:
+            block = body.read(min(BLOCK, left))
+            left -= len(block)
+            data += block
         try:
             sock.sendall(data)
         except (BrokenPipeError, ConnectionResetError) as error:
             return error
-        left -= len(data)
-    return None
+        if not left:
+            return None
+        data = b""
 
 
 def _has_ticket(sock: socket.socket) -> bool:

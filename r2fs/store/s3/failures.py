@@ -15,12 +15,11 @@ from botocore.parsers import ResponseParserError
 
 from r2fs.model.errors import BadCredentials, BodyDamaged, Refused, StoreError, Unavailable
 from r2fs.model.keys import printable
-from r2fs.store.answers import error_of
+from r2fs.store.answers import error_of, server_text
 from r2fs.store.bodies import Outgoing
 from r2fs.store.s3.values import malformed
 from r2fs.store.s3.wire import Answer
 from r2fs.store.s3.xml import Malformed
-from r2fs.store.server_text import server_text
 
 DETAIL = 300  # characters of an exception's text that are shown
 

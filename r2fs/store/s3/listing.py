@@ -20,9 +20,8 @@ from r2fs.model.keys import nfc, printable
 from r2fs.model.records import ListPage, ObjectInfo
 from r2fs.model.values import dataclass
 from r2fs.store.answers import error_of
-from r2fs.store.s3.rows import Table
 from r2fs.store.s3.values import is_etag, ns, sane_etag
-from r2fs.store.s3.xml import Document, Malformed
+from r2fs.store.s3.xml import Document, Malformed, Table
 
 LARGEST = 2**63 - 1  # bytes that a file can have
 MOST_DIGITS = len(str(LARGEST))

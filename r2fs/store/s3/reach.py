@@ -21,10 +21,10 @@ from botocore.utils import get_environ_proxies
 from r2fs.model.errors import Unavailable
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.model.values import dataclass, replace
+from r2fs.store.answers import server_text
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3.client import make_client
 from r2fs.store.s3.route import PORTS, tls_context
-from r2fs.store.server_text import server_text
 
 TIMEOUT_S: Final = 5.0
 READ_BYTES: Final = 1 << 16  # of an answer's body at most

@@ -35,9 +35,8 @@ from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
-from r2fs.store.s3 import headers, proof, values
-from r2fs.store.s3.bucket_check import check_bucket
-from r2fs.store.s3.check import Checks
+from r2fs.store.s3 import proof, values
+from r2fs.store.s3.check import Checks, check_bucket
 from r2fs.store.s3.client import with_copy_headers
 from r2fs.store.s3.clients import Clients
 from r2fs.store.s3.download import Packed, S3Download, Wire, discard
@@ -251,7 +250,7 @@ class S3Store:
             raise Refused(f"{self.url}: at most {self.limits.delete_batch} keys in one delete request")
         failed: dict[str, StoreError] = {}
         many = self.limits.delete_batch > 1  # else a service without DeleteObjects
-        named = [k for k in keys if many and headers.fits_xml(k)]
+        named = [k for k in keys if many and values.fits_xml(k)]
         for key in set(keys).difference(named):
             try:
                 self.delete(key)

@@ -1,12 +1,17 @@
-"""Between boto3's values and ours: pure functions of `store/s3/store.py`.
+"""Conversion between r2fs's values and boto3's arguments and fields: pure functions.
 
-Owns:  how ETags, times, ranges and conditions are spelled on either side.
-Never: imports boto3, or sends anything.
+Owns:  the spelling of ETags, times, ranges and conditions, and the encoding of metadata as headers of ASCII: a value
+       that is not plain printable ASCII travels as RFC 2047 encoded words (`=?UTF-8?B?…?=`), as AWS and R2 document
+       for user metadata. Plain values, all of rclone's and s3fs's among them, travel unchanged.
+Never: imports boto3; changes names of metadata, but for lower case.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import calendar
+import quopri
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,11 +23,9 @@ from r2fs.model.etags import bare, is_md5
 from r2fs.model.keys import printable
 from r2fs.model.metadata import MAX_TIME_NS
 from r2fs.model.records import Condition, ObjectInfo, ObjectMeta
-from r2fs.store.answers import StoredDamaged
+from r2fs.store.answers import StoredDamaged, server_text
 from r2fs.store.bodies import Outgoing
-from r2fs.store.s3 import headers
 from r2fs.store.s3.xml import Malformed
-from r2fs.store.server_text import server_text
 
 # Said of the bytes besides their type, by boto3's names: who writes the object again sends it again, or it is lost.
 _KEPT = {
@@ -50,6 +53,11 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 _RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})\Z", re.IGNORECASE)
 _ETAG = re.compile(r"[!#-~]{1,256}\Z")  # without its quotes: what can be sent back in If-Match
+_TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+\Z")  # RFC 9110: what a header's name may hold
+_WORD = re.compile(r"=\?(?:utf-8)\?([bq])\?([^?]*)\?=", re.IGNORECASE)
+_WORD_BYTES = 45  # RFC 2047: a word has at most 75 characters; 45 bytes are 60 of base64
+# Control characters are no XML, or become others, and Cloudflare's simulator strips white space at the ends.
+_NOT_IN_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|^\\s|\\s\\Z")
 
 
 def malformed(name: str, what: object) -> MalformedAnswer:
@@ -80,7 +88,7 @@ def info_of(key: str, answer: Mapping[str, Any], size: int, md5_etags: bool = Tr
         etag=etag,
         modified_ns=_modified_ns(key, answer),
         content_type=answer.get("ContentType"),
-        metadata=headers.decoded(answer.get("Metadata", {})),
+        metadata=decoded(answer.get("Metadata", {})),
         headers=kept_of(answer),
         md5=etag if md5_etags and tells_md5(etag, answer) else None,
     )
@@ -128,13 +136,13 @@ def kept_of(stored: Mapping[str, Any]) -> dict[str, str]:
     ]
     if encodings:  # without that of a transfer which some servers store along
         found["content-encoding"] = ",".join(encodings).strip()
-    return {header: headers.decode_value(value) for header, value in found.items()}
+    return {header: decode_value(value) for header, value in found.items()}
 
 
 def described(kept: Mapping[str, str] | None) -> dict[str, Any]:
     """boto3's parameters for what `kept_of` found."""
     asked: dict[str, Any] = {
-        name: headers.encode_value(kept[header]) for name, header in _KEPT.items() if kept and header in kept
+        name: encode_value(kept[header]) for name, header in _KEPT.items() if kept and header in kept
     }
     if "Expires" in asked:
         asked["Expires"] = _moment(asked["Expires"])
@@ -143,8 +151,8 @@ def described(kept: Mapping[str, str] | None) -> dict[str, Any]:
 
 def described_object(key: str, meta: ObjectMeta, limit: int) -> dict[str, Any]:
     """Return boto3's parameters for what is stored beside the bytes. Refused past `limit` bytes of metadata."""
-    metadata = headers.encoded(meta.metadata)
-    if headers.size(metadata) > limit:
+    metadata = encoded(meta.metadata)
+    if sum(len(name) + len(value) for name, value in metadata.items()) > limit:
         raise Refused(
             f"{printable(key)}: more metadata than the {limit} bytes that the bucket takes: remove what other"
             " tools have stored with it"
@@ -242,3 +250,68 @@ def verified(key: str, answer: Mapping[str, Any], outgoing: Outgoing, md5_etags:
     if md5_etags and sent is not None and tells_md5(etag, answer) and etag != sent:
         raise StoredDamaged(f"{printable(key)}: the bucket stored other bytes than were sent", etag)
     return etag
+
+
+def encoded(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Ready to be sent. Refused for a name that no header can have."""
+    out = {}
+    for name, value in metadata.items():
+        if not _TOKEN.match(name.lower()):
+            raise Refused(f"{printable(name)}: not a name for S3 metadata: letters, digits and -_. will do")
+        out[name.lower()] = encode_value(value)
+    return out
+
+
+def decoded(metadata: Mapping[str, str]) -> dict[str, str]:
+    """As it was before `encoded`, or as another tool meant it."""
+    return {name.lower(): decode_value(value) for name, value in metadata.items()}
+
+
+def encode_value(value: str) -> str:
+    if value.isascii() and value.isprintable() and value == value.strip() and "=?" not in value:
+        return value
+    words, word = [], b""
+    for character in value:
+        char = character.encode("utf-8", "surrogatepass")
+        if len(word) + len(char) > _WORD_BYTES:
+            words.append(word)
+            word = b""
+        word += char
+    return " ".join(f"=?UTF-8?B?{base64.b64encode(w).decode()}?=" for w in [*words, word])
+
+
+def decode_value(value: str) -> str:
+    if "=?" in value:
+        return _decode_words(value)
+    if not value.isascii():
+        # Some tools send UTF-8 as it is; http.client reads headers as Latin-1.
+        try:
+            return value.encode("latin-1").decode()
+        except UnicodeError:
+            return value
+    return value
+
+
+def _decode_words(value: str) -> str:
+    # White space between two encoded words is not part of the text.
+    joined = re.sub(r"(\?=)\s+(=\?)", r"\1\2", value)
+    pieces: list[bytes] = []
+    at = 0
+    try:
+        for match in _WORD.finditer(joined):
+            pieces += [joined[at : match.start()].encode(), _decode_word(*match.groups())]
+            at = match.end()
+        return b"".join([*pieces, joined[at:].encode()]).decode("utf-8", "surrogatepass")
+    except (ValueError, binascii.Error):
+        return value  # it only looked like encoded words
+
+
+def _decode_word(kind: str, text: str) -> bytes:
+    if kind in "bB":
+        return base64.b64decode(text, validate=True)
+    return quopri.decodestring(text.encode("latin-1"), header=True)
+
+
+def fits_xml(key: str) -> bool:
+    """False for a key that DeleteObjects may misread, since it names them in XML."""
+    return _NOT_IN_XML.search(key) is None

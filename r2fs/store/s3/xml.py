@@ -1,35 +1,55 @@
-"""The XML of S3's answers, read in one pass and without a tree: its form is checked while it comes.
+"""Parser of the XML in S3's answers: in one pass, without a tree; the form is checked while it is read.
 
-Owns:    the form of each operation's document (its root, the fields that are read of it), and the bounds of
-         what is read: elements in each piece, depth, rows, the length of a text.
+Owns:    the form of each operation's document (its root, the fields that are read of it), and the bounds: elements in
+         each piece, depth, rows, the length of a text.
 Never:   expands entities: a document type is refused, S3 sends none. Imports boto3, or knows keys.
 Fails:   Malformed, with what is missing or wrong, in words that can follow a colon.
 
 Namespaces and prefixes, comments, CDATA, processing instructions, attributes, unknown elements and the order
 of elements make no difference. A field that comes twice, or that holds elements, is refused.
+
+Rows of a listing come from most servers in one form: the same fields in the same order, in printable ASCII without
+entities. One expression, made after the first row, then reads all of them in a quarter of the time, and the parser
+reads the document with an empty row in their place. If a row has another form, the parser reads every element.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NoReturn
 from xml.parsers import expat
 
 from r2fs.model.keys import printable
 from r2fs.model.values import dataclass, field, replace
-from r2fs.store.s3.rows import Table, taken_out
 
 PIECE = 64 << 10  # bytes that are parsed at once: no tag and no text is longer
 DEPTH = 16  # S3's deepest document has five levels
 ROWS = 10_000  # a page of LIST has 1,000 keys, and servers that know no limit send more
-_ALIKE = "Contents"  # rows of a page that rows.py finds at once
+_ALIKE = "Contents"  # rows of a page that `_taken_out` finds at once
 _REGION = re.compile(r"[a-z0-9-]{1,40}\Z")
+_OPEN, _CLOSE = "<Contents>", "</Contents>"
+_FIELD = re.compile(r"<([A-Za-z]{1,40})>([^<>&\"]*|(?:&quot;|&#34;)[^<>&\"]*(?:&quot;|&#34;))</\1>")
+_TEXT = r"([ !#-%'-;=?-~]*)"
+_QUOTE = "(?:&quot;|&#34;)?"
 ENCODINGS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
 class Malformed(Exception):
     """An answer that is not what S3 documents. The message says what is missing or wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Fields of alike rows, by name; each as many texts as there are rows."""
+
+    columns: dict[str, list[str]]
+    count: int
+
+    def rows(self) -> list[dict[str, str]]:
+        names = tuple(self.columns)
+        return [dict(zip(names, row, strict=True)) for row in zip(*self.columns.values(), strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +117,8 @@ def read_document(body: bytes, form: Form) -> Document:
 
 
 def _with_alike_rows(body: bytes, form: Form) -> Document | None:
-    """The document, by rows.py; None where each element is to be read."""
-    taken = taken_out(body, ROWS, PIECE)
+    """The document, by `_taken_out`; None where each element is to be read."""
+    taken = _taken_out(body)
     if taken is None or not form.rows[_ALIKE] <= taken[1].columns.keys():
         return None
     try:
@@ -136,6 +156,38 @@ def region_of_error(body: bytes) -> str:
     except Malformed:
         return ""
     return region if _REGION.match(region) else ""
+
+
+def _taken_out(body: bytes) -> tuple[bytes, Table] | None:
+    """Return the document with an empty row in place of the rows, and the rows; None: rows of several forms."""
+    try:
+        text = body.decode("ascii")
+    except UnicodeDecodeError:
+        return None
+    start, end = text.find(_OPEN), text.rfind(_CLOSE) + len(_CLOSE)
+    first = text[start + len(_OPEN) : text.find(_CLOSE)]
+    fields = _FIELD.findall(first) if 0 <= start < end else []
+    names = tuple(name for name, _ in fields)
+    if not names or len(set(names)) < len(names) or first != "".join(f"<{n}>{t}</{n}>" for n, t in fields):
+        return None
+    # The text between two rows (must be empty), then the fields of the next row, and so on.
+    parts = _pattern(names).split(text[start:end])
+    step = len(names) + 1
+    if len(parts) <= step or any(parts[::step]):
+        return None
+    columns = {name: parts[at + 1 :: step] for at, name in enumerate(names)}
+    count = len(parts) // step
+    if count > ROWS or len(max(parts, key=len)) > PIECE:
+        return None
+    return f"{text[:start]}{_OPEN}{_CLOSE}{text[end:]}".encode("ascii"), Table(columns, count)
+
+
+@lru_cache(16)
+def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    """The pattern of a row. The quotes of an ETag are no part of its text."""
+    quote = [_QUOTE if name == "ETag" else "" for name in names]
+    fields = (f"<{name}>{q}{_TEXT}{q}</{name}>" for name, q in zip(names, quote, strict=True))
+    return re.compile(f"{_OPEN}{''.join(fields)}{_CLOSE}")
 
 
 class _Reader:

@@ -14,7 +14,7 @@ from r2fs.model.ports import Limits
 from r2fs.model.prices import MONTH_S
 from r2fs.model.settings import Bucket, Settings
 from r2fs.model.views import CacheView, QueueView, TransferView
-from r2fs.store import tally
+from r2fs.store import counting
 from r2fs.store.counting import RequestCounter
 
 
@@ -186,7 +186,7 @@ def test_requests_by_directory_are_those_of_all_below_it(tmp_path):
 
 
 def test_directories_beyond_the_limit_are_counted_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(tally, "DIRECTORIES", 2)
+    monkeypatch.setattr(counting, "DIRECTORIES", 2)
     settings = Settings(Bucket("s3", "studio"), tmp_path, tmp_path, tmp_path)
     counter = RequestCounter()
     for number in range(5):

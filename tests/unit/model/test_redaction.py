@@ -13,9 +13,8 @@ from r2fs.daemon import logs, protocol
 from r2fs.model import errors, redaction
 from r2fs.model.errors import R2fsError, StoreError
 from r2fs.model.settings import Credentials
-from r2fs.store.answers import error_of
+from r2fs.store.answers import error_of, server_text
 from r2fs.store.health import Health
-from r2fs.store.server_text import server_text
 from tests.support.clocks import ManualClock
 
 SECRET, TOKEN, KEY_ID = 'wJalr/XUtn"FEMI+K7', "FwoGZXIvYXdzEBYaD+token/==", "AKIDEXAMPLEKEY"

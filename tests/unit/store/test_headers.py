@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2fs.model.errors import Refused
-from r2fs.store.s3.headers import decode_value, decoded, encode_value, encoded
+from r2fs.store.s3.values import decode_value, decoded, encode_value, encoded
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

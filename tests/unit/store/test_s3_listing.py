@@ -97,14 +97,14 @@ CHANGES = {
 def test_rows_found_at_once_say_the_same(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     body = (START + CHANGES[change](TWO) + END).encode()
     at_once = outcome(body)
-    monkeypatch.setattr(xml, "taken_out", lambda *given: None)
+    monkeypatch.setattr(xml, "_taken_out", lambda *given: None)
     assert at_once == outcome(body)
 
 
 def test_so_do_answers_of_broken_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     bodies = [answer_to(Random(seed), "list").body for seed in range(1500)]
     at_once = [outcome(body) for body in bodies]
-    monkeypatch.setattr(xml, "taken_out", lambda *given: None)
+    monkeypatch.setattr(xml, "_taken_out", lambda *given: None)
     assert at_once == [outcome(body) for body in bodies]
 
 
