@@ -21,7 +21,7 @@ from r2fs.engine.content.download import Downloader, as_read_error
 from r2fs.engine.content.jobs import AHEAD, SLOW, URGENT, DownloadQueue
 from r2fs.engine.content.source import Abandoned, Piece, Source
 from r2fs.engine.content.streaming import Streams
-from r2fs.engine.content.windows import Ahead, Sequence
+from r2fs.engine.content.windows import Ahead
 from r2fs.engine.inodes.core import Core
 from r2fs.model.errors import (
     NotPermitted,
@@ -42,9 +42,6 @@ log = logging.getLogger(__name__)
 RESEND_S = 1.0  # pause before a failed range is requested again; interval at which a waiting reader looks
 PIECE = 8 << 20  # bytes of one GET of a file that is downloaded whole
 AT_ONCE = 4  # such GETs of one file under way
-AHEAD_S = (
-    2.0  # of a download limit: the most that is requested ahead, so that other readers wait no longer for it
-)
 
 
 class Reader:
@@ -72,13 +69,13 @@ class Reader:
         lost = missing and self._is_wanting(source, start, stop)
         first, ahead = self._plan(source, start, stop, lost)
         if not missing:
-            self._fetch(source, ahead.range, AHEAD, ahead.sequence)
+            self._fetch(source, ahead.range, AHEAD, ahead)
             return
         with self._wanting(source, start, stop):
             self._fetch(source, first, URGENT)
             if lost:
                 self._fetch(source, self._tail(source, start, first[1]), URGENT)
-            self._fetch(source, ahead.range, AHEAD, ahead.sequence)
+            self._fetch(source, ahead.range, AHEAD, ahead)
             self._wait(source, start, stop, caller)
 
     def restrained(self, source: Source, start: int, stop: int, caller: Caller, rule: ProgramRule) -> None:
@@ -164,7 +161,7 @@ class Reader:
         if size <= min(self._core.settings.small_file, windows.FIRST):
             return (0, size), Ahead(None, (stop, stop))
         with source.lock:
-            ahead = source.windows.read(start, stop, size, self._widest(source), lost)
+            ahead = source.windows.read(start, stop, size, self._widest(source), lost, self._gets())
             if not lost and not source.begun and stop <= windows.FIRST:
                 return (start, stop), Ahead(ahead.sequence, (stop, stop))
         begin, end = ahead.range
@@ -175,8 +172,13 @@ class Reader:
             return (start, first), Ahead(ahead.sequence, (first, first))
         if not lost:
             return (start, stop), ahead
-        first = min(max(stop, start + windows.PIECE), max(stop, end))  # one GET: the read, and what follows
-        return (start, first), Ahead(ahead.sequence, (max(first, begin), end))
+        # one GET: the read, and what follows
+        first = min(max(stop, _next_multiple(start, windows.PIECE)), max(stop, end))
+        return (start, first), Ahead(ahead.sequence, (max(first, begin), end), ahead.piece)
+
+    def _gets(self) -> int:
+        """Return the number of GETs of a window."""
+        return windows.NEAR_GETS if 0 < self.soonest_s <= windows.NEAR_S else windows.FAR_GETS
 
     def _tail(self, source: Source, start: int, stop: int) -> Range:
         """Return the range at the end to request beside a first read from the begin; empty for any other read."""
@@ -193,7 +195,7 @@ class Reader:
             widest = min(widest, source.allowed // 4)
         rate = self._core.download_rate()
         if rate is not None:
-            widest = min(widest, int(AHEAD_S * rate))
+            widest = min(widest, int(windows.AHEAD_S * rate))
         return max(widest, windows.FIRST)
 
     def _is_wanting(self, source: Source, start: int, stop: int) -> bool:
@@ -202,10 +204,10 @@ class Reader:
             gaps = source.content.missing(start, stop)
             return any(source.coming.missing(*gap) for gap in gaps)
 
-    def _fetch(self, source: Source, wanted: Range, priority: int, sequence: Sequence | None = None) -> None:
+    def _fetch(self, source: Source, wanted: Range, priority: int, ahead: Ahead | None = None) -> None:
         """Request the parts of a range that are neither in the file nor under way.
 
-        `sequence`: ahead of whose reads; None: a reader waits.
+        `ahead`: the window of which the range is a part; None: a reader waits, or the file is downloaded whole.
         """
         start, stop = wanted
         if start >= stop:
@@ -213,12 +215,15 @@ class Reader:
         self._streams.admit(source, start, stop)
         if priority == AHEAD and source.content.streams:
             stop = min(stop, start + self._widest(source))
-        size = PIECE if sequence is None else sequence.piece
+        size, sequence = (PIECE, None) if ahead is None else (ahead.piece, ahead.sequence)
         ranges: list[Range] = []
         with source.lock:
             for first, last in source.content.missing(start, stop):
                 for begin, end in source.coming.missing(first, last):
-                    ranges += [(at, min(at + size, end)) for at in range(begin, end, size)]
+                    while begin < end:
+                        cut = min(_next_multiple(begin, size), end)
+                        ranges.append((begin, cut))
+                        begin = cut
             pieces = [Piece(begin, end, sequence, urgent=priority == URGENT) for begin, end in ranges]
             source.add(pieces)
         for piece in pieces:
@@ -337,3 +342,8 @@ class Reader:
             source.trouble = str(error)
         else:
             source.content.fail(as_read_error(source.version, error))
+
+
+def _next_multiple(at: int, size: int) -> int:
+    """Return the first multiple of `size` after `at`."""
+    return at - at % size + size

@@ -208,8 +208,6 @@ class Measured:
         if first:
             self._hedges.first_byte(kind, took_s)
         with self._source.lock:
-            if first:
-                self._source.windows.rate.first_byte(took_s)
             self._source.windows.rate.add(size)
             self._piece.heard(size, now_s)
             if hidden and not self._piece.hide():

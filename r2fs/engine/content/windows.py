@@ -5,130 +5,67 @@ Never:   downloads, or knows which bytes are in the file.
 Locks:   none: a Source's is held by the caller.
 
 The first read of a sequence requests at most FIRST bytes: a program that reads a header alone gets it soon, and pays for
-no more. The second one opens a window of SECOND bytes, in pieces. After each half of it that is read, the window
-doubles, up to the caller's limit, as long as the last doubling raised the rate, or the window is shorter than twice the
-rate times the time to the first byte: what a connection needs to be busy without a pause.
+no more. The second one opens a window of SECOND bytes. Once PIECE bytes have been read in a row, the window holds what
+arrives in AHEAD_S at the measured rate: on a fast line enough that no connection pauses, on a slow one so little that
+other readers wait no longer than that.
+
+A window comes by several GETs at once. They end at multiples of their size, as the blocks do in which servers store
+objects: a part of a block costs a server as much as all of it (measured: SeaweedFS serves 256 MiB by GETs of 16 MiB for
+half the CPU of GETs of 4 MiB). A far server sends faster over more connections, a near one does not.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from statistics import median
 
 from r2fs.model.ranges import Range
 from r2fs.model.values import dataclass
 
 FIRST = 512 << 10  # bytes: a fast link's rate times its latency
-PIECE = (
-    4 << 20
-)  # bytes of one GET of a window: several run at once; shorter ones end while TCP still starts slowly
-SECOND = 4 * PIECE
+SECOND = 16 << 20  # bytes of the window at the second read in a row
 MOST = 128 << 20  # bytes of the largest window
-MOST_GETS = 16  # pieces of a window
+AHEAD_S = 2.0  # of a line's rate: the most that is requested ahead, so that other readers wait no longer
+PIECE = 4 << 20  # bytes of the smallest GET of a window: shorter ones end while TCP still starts slowly
+LARGEST_PIECE = 16 << 20  # bytes: larger ones cost a server hardly less
+NEAR_S = 0.02  # time to the first byte up to which a server is near
+NEAR_GETS = 4  # of a window on a near server
+FAR_GETS = 16  # of a window on a far one, where each connection has its own limit of rate
 NEAR = 2 << 20  # bytes: the kernel's own read-ahead, twice; its reads arrive in any order
 SEQUENCES = 4  # of one file: several readers, or parts of a file that are read in turn
-RISE = 1.25  # a higher rate than before by this factor is worth a larger window
 # A media file's index is at its end as often as at its begin: a player's first read brings both.
 BOTH_ENDS = 4 << 20  # bytes of a file from which on that is worth a GET
 TAIL = 128 << 10  # bytes at the end
-MEDIA = frozenset(
-    [
-        "3gp",
-        "aac",
-        "aif",
-        "aiff",
-        "ape",
-        "avi",
-        "avif",
-        "bwf",
-        "caf",
-        "dng",
-        "flac",
-        "flv",
-        "heic",
-        "heif",
-        "jp2",
-        "jpeg",
-        "jpg",
-        "m2ts",
-        "m4a",
-        "m4b",
-        "m4v",
-        "mka",
-        "mkv",
-        "mov",
-        "mp3",
-        "mp4",
-        "mpeg",
-        "mpg",
-        "mts",
-        "mxf",
-        "nef",
-        "oga",
-        "ogg",
-        "ogv",
-        "opus",
-        "png",
-        "psd",
-        "raf",
-        "rf64",
-        "rw2",
-        "tif",
-        "tiff",
-        "ts",
-        "w64",
-        "wav",
-        "webm",
-        "webp",
-        "wma",
-        "wmv",
-        "wv",
-        "arw",
-        "cr2",
-        "cr3",
-    ]
+_SUFFIXES = (
+    "3gp aac aif aiff ape arw avi avif bwf caf cr2 cr3 dng flac flv heic heif jp2 jpeg jpg m2ts m4a m4b "
+    "m4v mka mkv mov mp3 mp4 mpeg mpg mts mxf nef oga ogg ogv opus png psd raf rf64 rw2 tif tiff ts w64 "
+    "wav webm webp wma wmv wv"
 )
-SAMPLES = 8  # GETs by which rate and time to the first byte are known
+MEDIA = frozenset(_SUFFIXES.split())
+SAMPLES = 8  # GETs by which the rate is known
 
 
 class Rate:
-    """Measured bytes a second of a file's downloads together, and their time to the first byte.
+    """Measured bytes a second of a file's downloads together.
 
     Each GET is a sample: the bytes of all GETs that arrived during it, by its duration (as TCP's BBR measures).
     """
 
     def __init__(self) -> None:
-        self._arrived = 0
+        self.arrived = 0  # bytes of all GETs so far
         self._rates: deque[float] = deque(maxlen=SAMPLES)
-        self._first_byte_s: deque[float] = deque(maxlen=SAMPLES)
-
-    @property
-    def arrived(self) -> int:
-        """Bytes of all GETs so far."""
-        return self._arrived
 
     def add(self, size: int) -> None:
-        self._arrived += size
-
-    def first_byte(self, seconds: float) -> None:
-        self._first_byte_s.append(seconds)
+        self.arrived += size
 
     def ended(self, arrived_before: int, seconds: float) -> None:
         """Count a GET that took `seconds`. `arrived_before`: `arrived` at its begin."""
-        if seconds > 0 and self._arrived > arrived_before:
-            self._rates.append((self._arrived - arrived_before) / seconds)
+        if seconds > 0 and self.arrived > arrived_before:
+            self._rates.append((self.arrived - arrived_before) / seconds)
 
     @property
     def bytes_per_s(self) -> float:
         """The highest rate of the last samples; 0 before the first."""
         return max(self._rates, default=0.0)
-
-    @property
-    def busy(self) -> int:
-        """Bytes that must be requested ahead to keep the connections busy: twice the rate times the time to first byte."""
-        if not self._first_byte_s:
-            return 0
-        return int(2 * self.bytes_per_s * median(self._first_byte_s))
 
 
 def tail(key: str, size: int) -> Range:
@@ -137,21 +74,21 @@ def tail(key: str, size: int) -> Range:
     return (size - TAIL if size > BOTH_ENDS and dot and suffix.lower() in MEDIA else size), size
 
 
+def piece_of(window: int, gets: int) -> int:
+    """Return the bytes of each GET of a window that comes by `gets` of them or fewer: a power of two."""
+    wanted = min(max(PIECE, window // gets), LARGEST_PIECE, window // 2)
+    return 1 << (wanted.bit_length() - 1)
+
+
 @dataclass(eq=False, slots=True)
 class Sequence:
     """Reads that follow each other."""
 
+    begun: int  # end of the first read
     expected: int  # offset of the next read
     requested: int  # end of the range requested ahead
-    window: int
-    grown_at: int  # `expected` when the window last grew
-    rate: float = 0.0  # bytes a second when the window last grew
+    window: int = FIRST
     cancelled: int = 0  # counts cancellations: a piece of an earlier count is not needed
-
-    @property
-    def piece(self) -> int:
-        """Bytes of one GET of the window."""
-        return max(PIECE, -(-self.window // MOST_GETS))
 
     def distance(self, start: int) -> int | None:
         """Bytes between the expected read and one at `start`; None: that one does not continue the sequence."""
@@ -161,10 +98,14 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """Range to request ahead of a read, and the sequence of the read; None: of a file that is downloaded whole."""
+    """Range to request ahead of a read, by GETs that end at multiples of `piece` bytes.
+
+    `sequence`: that of the read; None: of a file that is downloaded whole.
+    """
 
     sequence: Sequence | None
     range: Range
+    piece: int = PIECE
 
 
 class Windows:
@@ -172,11 +113,12 @@ class Windows:
         self._sequences: list[Sequence] = []  # the last used last
         self.rate = Rate()
 
-    def read(self, start: int, stop: int, size: int, limit: int, lost: bool) -> Ahead:
+    def read(self, start: int, stop: int, size: int, limit: int, lost: bool, gets: int) -> Ahead:
         """Return the range to request ahead of a read of [start, stop); empty: nothing.
 
-        `size`: of the file. `limit`: bytes of the largest window; up to FIRST nothing is requested ahead of a hit. `lost`: a byte of the read is neither in the file nor requested, though
-        the sequence may have requested it before.
+        `size`: of the file. `limit`: bytes of the largest window; up to FIRST nothing is requested ahead of a hit.
+        `lost`: a byte of the read is neither in the file nor requested, though the sequence may have requested it
+        before. `gets`: of a window, at most.
         """
         sequence = self._continued(start)
         if sequence is None:
@@ -189,18 +131,14 @@ class Windows:
             return Ahead(sequence, (stop, min(max(stop, start + FIRST), size) if lost else stop))
         if lost:
             sequence.requested = stop
-        self._grow(sequence, limit)
+        wanted = self.rate.bytes_per_s * AHEAD_S if sequence.expected - sequence.begun >= PIECE else 0
+        sequence.window = min(max(SECOND, int(wanted)), limit, MOST, gets * LARGEST_PIECE)
+        piece = piece_of(sequence.window, gets)
         begin, end = max(sequence.requested, stop), min(stop + sequence.window, size)
-        more = end - begin
         if end < size:
-            if not lost and more < PIECE and more <= sequence.window // 2:
-                return Ahead(sequence, (stop, stop))  # later, by a larger GET
-            # In whole pieces: one more if the limit allows it.
-            if more > sequence.piece and (rest := more % sequence.piece):
-                up = end + sequence.piece - rest
-                end = min(up, size) if up - stop <= min(limit, MOST) else end - rest
+            end -= end % piece
         sequence.requested = max(begin, end)
-        return Ahead(sequence, (begin, sequence.requested))
+        return Ahead(sequence, (begin, sequence.requested), piece)
 
     def _continued(self, start: int) -> Sequence | None:
         near = [(at, one) for one in self._sequences if (at := one.distance(start)) is not None]
@@ -212,16 +150,5 @@ class Windows:
             other.cancelled += 1
         del self._sequences[: max(0, len(self._sequences) - SEQUENCES + 1)]
         end = min(max(stop, start + FIRST), size)
-        self._sequences.append(Sequence(stop, end, FIRST, stop))
+        self._sequences.append(Sequence(stop, stop, end))
         return Ahead(self._sequences[-1], (stop, end))
-
-    def _grow(self, sequence: Sequence, limit: int) -> None:
-        rate = self.rate.bytes_per_s
-        if sequence.window < SECOND:
-            sequence.window, sequence.grown_at = SECOND, sequence.expected
-        elif sequence.expected - sequence.grown_at >= sequence.window // 2 and (
-            rate > RISE * sequence.rate or self.rate.busy > sequence.window
-        ):
-            sequence.window *= 2
-            sequence.grown_at, sequence.rate = sequence.expected, rate
-        sequence.window = min(sequence.window, max(limit, FIRST), MOST)

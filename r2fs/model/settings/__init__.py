@@ -110,7 +110,7 @@ class Settings:
     # reading
     read_timeout_s: float = 60.0  # then a read of missing bytes is EIO
     small_file: int = 4 * MIB  # files up to this size are fetched whole at their first read
-    read_ahead: int = 32 * MIB  # the largest window ahead of a sequential reader
+    read_ahead: int = 128 * MIB  # the largest window ahead of a sequential reader
     download_threads: int = 24
     # writing
     upload_threads: int = 16  # files at once; of files from 8 MiB on a quarter

@@ -83,7 +83,7 @@ def test_config_show_of_a_directory_is_of_its_mount(
     monkeypatch.setenv("R2_ACCOUNT_ID", "a" * 32)
     in_force = {
         "cache_size": '"5GiB"',
-        "read_ahead": '"32MiB"',
+        "read_ahead": '"128MiB"',
         "local_patterns": '["*.tmp"]',
         "read_only": "false",
     }

@@ -11,7 +11,20 @@ import pytest
 
 from r2fs.disk import filecalls
 from r2fs.engine.content import windows
-from r2fs.engine.content.windows import FIRST, MOST, NEAR, PIECE, SECOND, Rate, Sequence, Windows
+from r2fs.engine.content.windows import (
+    AHEAD_S,
+    FAR_GETS,
+    FIRST,
+    LARGEST_PIECE,
+    MOST,
+    NEAR,
+    NEAR_GETS,
+    PIECE,
+    SECOND,
+    Rate,
+    Sequence,
+    Windows,
+)
 from r2fs.model.errors import LocalError, ReadFailed
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryDownload, MemoryStore
@@ -24,21 +37,23 @@ SIZE = 1 << 30
 class Reads:
     """A program that reads, and what its windows request; all of it arrives at once."""
 
-    def __init__(self, limit: int = MOST, size: int = SIZE) -> None:
+    def __init__(self, limit: int = MOST, size: int = SIZE, gets: int = FAR_GETS) -> None:
         self.windows = Windows()
-        self.limit, self.size = limit, size
+        self.limit, self.size, self.gets = limit, size, gets
         self.requested: list[tuple[int, int]] = []
+        self.pieces: list[int] = []
         self.sequence: Sequence | None = None
 
     def read(self, start: int, size: int = READ, lost: bool = False) -> tuple[int, int] | None:
         stop = min(start + size, self.size)
-        ahead = self.windows.read(start, stop, self.size, self.limit, lost)
+        ahead = self.windows.read(start, stop, self.size, self.limit, lost, self.gets)
         self.sequence = ahead.sequence
         begin, end = ahead.range
         assert stop <= begin <= end <= self.size
         if begin == end:
             return None
         self.requested.append((begin, end))
+        self.pieces.append(ahead.piece)
         return begin, end
 
     def through(self, start: int, stop: int) -> None:
@@ -50,11 +65,10 @@ class Reads:
         assert self.sequence is not None
         return self.sequence.window
 
-    def rates(self, bytes_per_s: float, first_byte_s: float = 0.01) -> None:
+    def rates(self, bytes_per_s: float) -> None:
         """The last GETs measured this."""
         for _ in range(windows.SAMPLES):
             before = self.windows.rate.arrived
-            self.windows.rate.first_byte(first_byte_s)
             self.windows.rate.add(int(bytes_per_s))
             self.windows.rate.ended(before, 1.0)
 
@@ -63,25 +77,30 @@ class Reads:
 def test_a_first_read_requests_little_and_the_second_a_window_of_four_pieces() -> None:
     reads = Reads()
     assert reads.read(0) == (READ, FIRST)
-    assert reads.read(READ) == (FIRST, FIRST + SECOND)
-    assert reads.sequence is not None and reads.sequence.piece == PIECE
+    assert reads.read(READ) == (FIRST, SECOND)
+    assert reads.pieces[-1] == PIECE
 
 
 @pytest.mark.parametrize("size", [READ, READ - 4096, MIB, 3 * MIB + 1])
-def test_a_window_is_filled_up_by_whole_pieces(size: int) -> None:
-    reads = Reads()
-    for at in range(0, 64 * MIB, size):
+@pytest.mark.parametrize("gets", [NEAR_GETS, FAR_GETS])
+def test_gets_end_at_multiples_of_their_size(size: int, gets: int) -> None:
+    reads = Reads(gets=gets)
+    reads.rates(60 * MIB)
+    for at in range(0, 256 * MIB, size):
         reads.read(at, size)
     for (_, before), (begin, end) in itertools.pairwise(reads.requested):
         assert begin == max(before, begin), "no byte twice"
-        assert (end - begin) % PIECE == 0
+        assert end % PIECE == 0
+    assert all(
+        end % piece == 0 for (_, end), piece in zip(reads.requested[1:], reads.pieces[1:], strict=True)
+    )
 
 
 @pytest.mark.parametrize("limit", [0, FIRST, MIB, 3 * MIB, SECOND, 32 * MIB, MOST, 4 * MOST])
 def test_no_more_is_ahead_than_the_limit(limit: int) -> None:
     reads = Reads(limit)
     for at in range(0, 512 * MIB, READ):
-        reads.rates(2.0 ** (at >> 24) * MIB)  # every doubling is worth it
+        reads.rates(2.0 ** (at >> 24) * MIB)
         reads.read(at)
         if reads.requested:
             assert reads.requested[-1][1] <= at + READ + min(MOST, max(FIRST, limit))
@@ -89,35 +108,44 @@ def test_no_more_is_ahead_than_the_limit(limit: int) -> None:
         assert len(reads.requested) == 1, "nothing is read ahead where the user wants none"
     else:
         assert reads.window == min(MOST, limit)
+        assert reads.requested[-1][1] > 512 * MIB - READ + reads.window // 4
 
 
-def test_a_window_doubles_as_long_as_that_raises_the_rate() -> None:
+@pytest.mark.parametrize(
+    ("bytes_per_s", "window"),
+    [(0.0, SECOND), (MIB, SECOND), (20 * MIB, int(20 * AHEAD_S * MIB)), (400 * MIB, MOST)],
+)
+def test_a_window_of_a_long_reader_holds_what_arrives_in_two_seconds(bytes_per_s: float, window: int) -> None:
     reads = Reads()
-    widths = []
-    for number, at in enumerate(range(0, 256 * MIB, READ)):
-        reads.rates(100 * MIB * (1 + min(number, 100) / 100))  # twice as fast at 13 MiB, then no more
-        reads.read(at)
-        widths.append(reads.window)
-    assert sorted(set(widths)) == [FIRST, SECOND, 2 * SECOND]
+    reads.rates(bytes_per_s)
+    reads.through(0, PIECE)
+    assert reads.window == SECOND, "it may still be the header alone"
+    reads.through(PIECE, 64 * MIB)
+    assert reads.window == window
 
 
-def test_a_window_doubles_where_it_is_less_than_the_connections_hold() -> None:
-    reads = Reads()
-    reads.rates(200 * MIB, first_byte_s=0.15)  # 60 MiB
+@pytest.mark.parametrize(
+    ("window", "gets", "piece"),
+    [
+        (MIB, FAR_GETS, MIB // 2),
+        (SECOND, FAR_GETS, PIECE),
+        (100 * MIB, FAR_GETS, PIECE),
+        (MOST, FAR_GETS, 8 * MIB),
+        (SECOND, NEAR_GETS, PIECE),
+        (63 * MIB, NEAR_GETS, 8 * MIB),
+        (MOST, NEAR_GETS, LARGEST_PIECE),
+    ],
+)
+def test_a_window_comes_by_gets_of_powers_of_two(window: int, gets: int, piece: int) -> None:
+    assert windows.piece_of(window, gets) == piece
+
+
+def test_a_near_server_gets_few_large_requests() -> None:
+    reads = Reads(gets=NEAR_GETS)
+    reads.rates(400 * MIB)
     reads.through(0, 256 * MIB)
-    assert reads.window == 64 * MIB
-
-
-def test_without_a_measured_rate_a_window_stays_as_it_is() -> None:
-    reads = Reads()
-    reads.through(0, 256 * MIB)
-    assert reads.window == SECOND
-
-
-@pytest.mark.parametrize(("window", "piece"), [(FIRST, PIECE), (SECOND, PIECE), (MOST, 8 * MIB)])
-def test_a_window_comes_by_sixteen_gets_at_most(window: int, piece: int) -> None:
-    assert Sequence(0, 0, window, 0).piece == piece
-    assert window / piece <= windows.MOST_GETS
+    assert reads.window == NEAR_GETS * LARGEST_PIECE
+    assert reads.pieces[-1] == LARGEST_PIECE
 
 
 def test_reads_out_of_order_continue_a_sequence() -> None:
@@ -136,7 +164,7 @@ def test_a_seek_elsewhere_begins_with_little_again() -> None:
 
 def test_a_reader_that_comes_back_finds_its_window() -> None:
     reads = Reads()
-    reads.rates(400 * MIB, first_byte_s=1.0)
+    reads.rates(400 * MIB)
     reads.through(0, 64 * MIB)
     window = reads.window
     assert window > SECOND
@@ -184,7 +212,7 @@ def test_a_new_sequence_cancels_what_the_others_requested_ahead() -> None:
 def test_what_was_lost_is_requested_again() -> None:
     reads = Reads()
     reads.through(0, 4 * MIB)
-    assert reads.read(4 * MIB, lost=True) == (4 * MIB + READ, 4 * MIB + READ + SECOND)
+    assert reads.read(4 * MIB, lost=True) == (4 * MIB + READ, 4 * MIB + SECOND)
     assert reads.read(MIB, lost=True) == (MIB + READ, MIB + FIRST), "behind the reader only a little"
 
 
@@ -199,10 +227,11 @@ def test_no_request_reaches_past_the_end() -> None:
 def test_the_memory_of_sequences_is_bounded() -> None:
     reads = Reads()
     held = {
-        id(reads.windows.read(at, at + READ, SIZE, MOST, False).sequence) for at in range(0, SIZE, 4 * NEAR)
+        id(reads.windows.read(at, at + READ, SIZE, MOST, False, FAR_GETS).sequence)
+        for at in range(0, SIZE, 4 * NEAR)
     }
     assert held  # each read began a sequence
-    cancelled = reads.windows.read(0, READ, SIZE, MOST, False).sequence
+    cancelled = reads.windows.read(0, READ, SIZE, MOST, False, FAR_GETS).sequence
     assert cancelled is not None and cancelled.expected == READ and cancelled.window == FIRST, (
         "the oldest are forgotten"
     )
@@ -211,16 +240,14 @@ def test_the_memory_of_sequences_is_bounded() -> None:
 # ---- rate
 def test_a_rate_counts_what_all_downloads_brought_together() -> None:
     rate = Rate()
-    assert (rate.bytes_per_s, rate.busy) == (0.0, 0)
+    assert rate.bytes_per_s == 0.0
     first, second = rate.arrived, rate.arrived
-    rate.first_byte(0.25)
     rate.add(600)
     rate.ended(first, 2.0)
     assert rate.bytes_per_s == 300.0
     rate.add(1000)
     rate.ended(second, 4.0)
     assert rate.bytes_per_s == 400.0
-    assert rate.busy == 200
     for _ in range(windows.SAMPLES):
         before = rate.arrived
         rate.add(10)
@@ -266,7 +293,7 @@ def store() -> Iterator[Ranges]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows and pieces a sixteenth."""
-    for name in ("FIRST", "PIECE", "SECOND", "MOST", "NEAR"):
+    for name in ("FIRST", "PIECE", "LARGEST_PIECE", "SECOND", "MOST", "NEAR"):
         monkeypatch.setattr(windows, name, getattr(windows, name) // 16)
 
 
@@ -285,10 +312,8 @@ def test_gets_of_a_sequential_reader(make: MakeEngine, store: Ranges, small: Non
     assert read(engine, opened.handle, 8 * KIB) == data[8 * KIB : 16 * KIB]
     for _ in range(4):
         assert store.waiting.acquire(timeout=30)
-    piece = 256 * KIB
-    assert sorted(store.gets[1:]) == [
-        (at, at + piece) for at in range(32 * KIB, 32 * KIB + 4 * piece, piece)
-    ], "four pieces at once"
+    ends = [32 * KIB, *range(256 * KIB, MIB + 1, 256 * KIB)]
+    assert sorted(store.gets[1:]) == list(itertools.pairwise(ends)), "four pieces at once"
     store.go_on.set()
     for at in range(16 * KIB, len(data), 8 * KIB):
         assert read(engine, opened.handle, at) == data[at : at + 8 * KIB]
