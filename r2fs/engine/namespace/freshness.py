@@ -277,10 +277,10 @@ class Freshness:
         with self._core.lock:
             listing.pages = max(listing.pages, saved)
             pages = None if name is None else self._name_lookup.pages_worth_locked(listing)
-            previous = None if pages == 0 else self._tree_listing.came_from_locked(directory)
+            walk = None if pages == 0 else self._tree_listing.walk_locked(directory, name is None)
         if name is not None and pages == 0:
             self.look_up(refresh, directory, name, counted=True)
-        elif previous is None or not self._tree_listing.read_on(refresh, directory, previous, name is None):
+        elif walk is None or not self._tree_listing.read_on(refresh, walk, directory, name is None):
             self._list(refresh, directory, pages, name)
 
     def look_up(self, refresh: Refresh, directory: Node, name: str, counted: bool = False) -> None:

@@ -1,11 +1,11 @@
 """Tree listing: LISTs without a delimiter, which return a thousand keys of however many directories.
 
-Owns:    the detection of a walk through a tree (a directory is listed just after the sibling before it), for which such
-         a LIST reads on from there; and the listing of a whole tree, for a rename.
-Never:   sends more than one LIST beyond those of directory by directory; shows a directory before every key of it was
-         read.
-Threads: every public method is thread-safe; two programs that walk may ask for the same twice.
-Locks:   takes Core.lock; none while a request is on its way.
+A program walks a tree if it lists a directory just after the sibling before, or the first directory just after the one
+above. Such a LIST then reads on from there; the next page follows when the walk has come to the end of the last. A
+directory is shown once every key of it was read: a walk sends at most one LIST more than one for each directory.
+
+Threads: every public method is thread-safe; two programs that walk may send the same LISTs.
+Locks:   takes Core.lock; none during a request.
 Fails:   StoreError.
 """
 
@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
 
 from r2fs.engine.inodes.inode import Node, Refresh, listing_of
 from r2fs.engine.inodes.listing_merge import merge_listing, merge_prefix
-from r2fs.engine.inodes.listing_pages import Pages
+from r2fs.engine.inodes.listing_pages import pages_of
 from r2fs.engine.inodes.protected import is_bucket_root
 from r2fs.engine.pending.records import Records
 from r2fs.model.keys import is_name, nfc
@@ -28,18 +29,12 @@ log = logging.getLogger(__name__)
 WALK_S = 10.0  # limit between two steps of a walk
 LAST = "\U0010ffff"  # the last character: `PREFIX + LAST` sorts after all keys below PREFIX
 STEPS = 1000  # steps kept; beyond, those older than WALK_S are dropped, with their references to directories
+WALKS = 8  # kept between two pages
 PAGE = 1000  # keys in a page
+OWN_PAGES = 10  # of a walk for one directory, at most: then a LIST of that directory alone
 FEW = 2  # directories with a request each
 
 ClearSuspects = Callable[[Iterable[ObjectInfo]], None]
-
-
-@dataclass(slots=True)
-class _Step:
-    """The directory listed last below a parent."""
-
-    directory: Node
-    when_s: float
 
 
 class TreeListing:
@@ -58,7 +53,8 @@ class TreeListing:
         self._is_fresh = is_fresh
         self._listed = listed  # called with each directory of which all is known
         # guarded by: Core.lock
-        self._steps: dict[int, _Step] = {}  # by the parent's inode number
+        self._steps: dict[int, tuple[Node, float]] = {}  # by parent: the directory listed last, and when
+        self._walks: list[FlatListing] = []  # between two pages
         self._usable = True
 
     # ------------------------------------------------------------------ walks
@@ -66,52 +62,79 @@ class TreeListing:
         """Note a program's listing of the directory."""
         self._core.assert_held()
         if directory.parent is not None:
-            self._steps[directory.parent.ino] = _Step(directory, self._core.clock.monotonic())
+            now_s = self._core.clock.monotonic()
+            self._steps[directory.parent.ino] = directory, now_s
             if len(self._steps) > STEPS:
-                since = self._core.clock.monotonic() - WALK_S
-                self._steps = {ino: one for ino, one in self._steps.items() if one.when_s >= since}
+                self._steps = {ino: one for ino, one in self._steps.items() if now_s - one[1] <= WALK_S}
 
-    def came_from_locked(self, directory: Node) -> Node | None:
-        """Return the previous sibling of a walk; None: no walk."""
+    def walk_locked(self, directory: Node, whole: bool) -> FlatListing | None:
+        """Return the LIST of a walk that comes to the directory next, for `read_on`; None: no walk.
+
+        `whole`: all of the directory is needed, not a name in it.
+        """
         self._core.assert_held()
-        parent = directory.parent
-        step = self._steps.get(parent.ino) if parent is not None and self._usable else None
-        if (
-            parent is None
-            or step is None
-            or step.directory is directory
-            or step.directory.parent is not parent
-            or is_bucket_root(self._core, directory)  # no request reads on from one bucket into another
-        ):
+        top = directory.parent
+        # No request reads on from one bucket into another.
+        if top is None or not self._usable or is_bucket_root(self._core, directory):
             return None
-        if self._core.clock.monotonic() - step.when_s > WALK_S:
+        key, now_s = self._tree.key(directory), self._core.clock.monotonic()
+        previous = self._previous_locked(directory, top, now_s)
+        from_key = self._tree.key(previous) if previous is not None else None
+        self._walks = [walk for walk in self._walks if now_s - walk.paused_s <= WALK_S]
+        for walk in self._walks:
+            if walk.is_next(key, from_key):
+                self._walks.remove(walk)  # for one thread at a time
+                return walk
+        if from_key is not None:
+            return self._flat(top, from_key + LAST)
+        if whole and self._is_first_locked(directory, top, now_s):
+            return self._flat(top, f"{key[:-1]}.{LAST}")  # a dot sorts just before the slash
+        return None
+
+    def _previous_locked(self, directory: Node, parent: Node, now_s: float) -> Node | None:
+        """Return the sibling that a program listed before; None: no walk."""
+        self._core.assert_held()
+        sibling, when_s = self._steps.get(parent.ino, (directory, now_s))
+        if sibling is directory or sibling.parent is not parent or now_s - when_s > WALK_S:
             return None
-        first, last = step.directory.name.encode(), directory.name.encode()
-        if first > last:
-            return None
-        for child in parent.children().nodes():
-            if child.is_dir and first < child.name.encode() < last and not self._is_fresh(child):
-                return None  # passed over: no walk
-        return step.directory
+        return sibling if self._follows_locked(directory, parent, sibling.name.encode()) else None
+
+    def _is_first_locked(self, directory: Node, parent: Node, now_s: float) -> bool:
+        """True for the first directory of one that was just listed."""
+        self._core.assert_held()
+        just_listed = now_s - listing_of(parent).listed_at_s <= WALK_S and parent.ino not in self._steps
+        return just_listed and self._follows_locked(directory, parent, b"")
+
+    def _follows_locked(self, directory: Node, parent: Node, before: bytes) -> bool:
+        """True if the directory comes after the name `before`, with no other between that is not fresh."""
+        self._core.assert_held()
+        name = directory.name.encode()
+        return before < name and all(
+            self._is_fresh(child)
+            for child in parent.children().nodes()
+            if child.is_dir and before < child.name.encode() < name
+        )
+
+    def _flat(self, top: Node, after: str = "") -> FlatListing:
+        prefix = self._tree.key(top)
+        return FlatListing(pages_of(self._core.store, prefix, start_after=after), top, prefix, after)
 
     # ------------------------------------------------------------------ requests
-    def read_on(self, refresh: Refresh, directory: Node, previous: Node, whole: bool) -> bool:
-        """Read one page or a few from `previous` on; True if all of `directory` is known then."""
+    def read_on(self, refresh: Refresh, walk: FlatListing, directory: Node, whole: bool) -> bool:
+        """Read one page or a few of the walk; True if all of `directory` is known then."""
         with self._core.lock:
-            top = directory.parent
-            if top is None or previous.parent is not top:
-                return False
-            prefix, wanted = self._tree.key(top), self._tree.key(directory)
-            after = self._tree.key(previous) + LAST
-        flat, pages, token, complete = FlatListing(prefix, after), 0, None, set[Node]()
-        while True:
-            token = self._page(refresh, top, prefix, flat, after, token, complete)
-            pages += 1
-            if directory in complete:
-                return True
+            wanted = self._tree.key(directory)
+        read, complete = 0, set[Node]()
+        while self._page(refresh, walk, complete):
+            read += 1
             # Pages that hold mostly its own files are no waste: a LIST of the directory takes as many.
-            if token is None or not whole or flat.own(wanted) < pages * PAGE // 2:
-                return False
+            own = walk.own(wanted)
+            if directory in complete or not whole or own < read * PAGE // 2 or read == OWN_PAGES:
+                with self._core.lock:
+                    walk.paused_s = self._core.clock.monotonic()
+                    self._walks = [*self._walks[1 - WALKS :], walk]
+                break
+        return directory in complete
 
     def load(self, refresh: Refresh, top: Node) -> set[Node]:
         """List `top` and all directories below; return the complete ones."""
@@ -119,13 +142,12 @@ class TreeListing:
         with self._core.lock:
             if not self._usable:
                 return complete
-            prefix, began = self._tree.key(top), self._tree.tick
+            flat, began = self._flat(top), self._tree.tick
         sent_at_s = self._core.clock.monotonic()
-        flat, token = FlatListing(prefix), None
-        while (token := self._page(refresh, top, prefix, flat, "", token, complete)) is not None:
+        while self._page(refresh, flat, complete):
             pass
         with self._core.lock:
-            if top.deleted or self._tree.key(top) != prefix or not self._usable:
+            if top.deleted or self._tree.key(top) != flat.prefix or not self._usable:
                 return set()
             # A directory without a key is empty in the bucket. Keys in another spelling were not in the answer.
             for one in list(self._tree.walk_nodes(top)):
@@ -138,65 +160,42 @@ class TreeListing:
 
         Pages of hidden keys are read to their end: all of these keys are deleted soon, or were just deleted.
         """
-        living: set[str] = set()
         left = set(doubtful)
-        if len(left) > FEW:
-            token, pages = None, self._pages(prefix)
-            for _ in doubtful:  # more pages than directories: one by one is cheaper
-                token = self._look_for(refresh, prefix, token, prefix, left, living, pages)
-                if token is None or not left:
-                    return living
+        if len(left) > FEW:  # one by one is cheaper than more pages than directories
+            if self._look_for(refresh, prefix, prefix, left, range(len(doubtful))):
+                return set(doubtful) - left
         for one in list(left):
-            pages = self._pages(one)
-            token = self._look_for(refresh, one, None, prefix, left, living, pages)
-            while token is not None and one in left:
-                token = self._look_for(refresh, one, token, prefix, left, living, pages)
-        return living
+            alone = {one}
+            self._look_for(refresh, one, prefix, alone, count())
+            left -= {one} - alone
+        return set(doubtful) - left
 
     def _look_for(
-        self,
-        refresh: Refresh,
-        where: str,
-        token: str | None,
-        prefix: str,
-        left: set[str],
-        living: set[str],
-        pages: Pages,
-    ) -> str | None:
-        """Send one LIST, and move the visible directories from `left` to `living`; return the token of the next page."""
-        with self._core.lock:
-            began = self._tree.tick
-        page = self._core.store.list_page(where, token=token)
-        following = pages.turn(page)
-        refresh.heard_s = self._core.clock.monotonic()
-        self._clear_suspects(page.objects)
-        with self._core.lock:
-            for info in page.objects:
-                below = info.key[: info.key.find("/", len(prefix)) + 1]
-                if below in left and not self._pending.deletes.hides(info.key, info.etag, began):
-                    left.discard(below)
-                    living.add(below)
-        return following
+        self, refresh: Refresh, where: str, prefix: str, left: set[str], tries: Iterable[int]
+    ) -> bool:
+        """LIST `where`, and drop the directories with a visible key from `left`; False: there are further pages."""
+        pages = pages_of(self._core.store, where)
+        for _ in tries:
+            with self._core.lock:
+                began = self._tree.tick
+            page = next(pages)
+            refresh.heard_s = self._core.clock.monotonic()
+            self._clear_suspects(page.objects)
+            with self._core.lock:
+                for info in page.objects:
+                    below = info.key[: info.key.find("/", len(prefix)) + 1]
+                    if below in left and not self._pending.deletes.hides(info.key, info.etag, began):
+                        left.discard(below)
+            if page.token is None or not left:
+                return True
+        return False
 
-    def _pages(self, prefix: str) -> Pages:
-        return Pages(prefix or self._core.store.url)
-
-    def _page(
-        self,
-        refresh: Refresh,
-        top: Node,
-        prefix: str,
-        flat: FlatListing,
-        after: str,
-        token: str | None,
-        complete: set[Node],
-    ) -> str | None:
-        """Send one LIST, and merge the completed directories; return the token of the next page."""
+    def _page(self, refresh: Refresh, flat: FlatListing, complete: set[Node]) -> bool:
+        """Send one LIST, and merge the completed directories; False: there is no further page of use."""
         with self._core.lock:
             began = self._tree.tick
         sent_at_s = self._core.clock.monotonic()
-        page = self._core.store.list_page(prefix, start_after="" if token else after, token=token)
-        following = flat.pages.turn(page)
+        page = next(flat.pages)
         refresh.heard_s = self._core.clock.monotonic()
         self._clear_suspects(page.objects)
         ended = list(flat.feed(page, began, sent_at_s))
@@ -207,14 +206,16 @@ class TreeListing:
                         "%s lists in an order of its own: no walks by flat listings", self._core.store.url
                     )
                 self._usable = False
-                return None
-            if top.deleted or self._tree.key(top) != prefix:  # renamed meanwhile
-                return None
+                return False
+            if flat.top.deleted or self._tree.key(flat.top) != flat.prefix:  # renamed meanwhile
+                return False
             for found in ended:
-                node = self._node(top, prefix, found)
+                node = self._node(flat.top, flat.prefix, found)
                 if node is not None:
                     self._merge(node, found, complete)
-        return following
+                found.shown = node is not None or self._shows(found)
+                found.objects, found.below = [], []  # a long walk keeps no keys
+        return page.token is not None
 
     # ------------------------------------------------------------------ merge, with Core.lock held
     def _node(self, top: Node, prefix: str, found: Found) -> Node | None:
@@ -243,7 +244,7 @@ class TreeListing:
         prefixes = []
         for below in found.below:
             child = node.children().get(nfc(below.prefix[len(found.prefix) : -1]))
-            if (child is not None and child.is_dir) or self._shows(below):
+            if (child is not None and child.is_dir) or below.shown:
                 prefixes.append(below.prefix)
         merge_listing(self._tree, node, found.objects, prefixes, found.began)
         listing.listed(found.sent_at_s)
@@ -257,7 +258,7 @@ class TreeListing:
         shown = any(
             not self._pending.deletes.hides(info.key, info.etag, found.began) for info in found.objects
         )
-        return shown or any(self._shows(below) for below in found.below)
+        return shown or any(below.shown for below in found.below)
 
 
 # ---- keys in the order of a listing become directories
@@ -270,32 +271,44 @@ class Found:
     sent_at_s: float  # Clock.monotonic() then
     objects: list[ObjectInfo] = field(default_factory=list)  # its own marker among them
     below: list[Found] = field(default_factory=list)  # its directories
+    shown: bool = False  # by the mount; known once complete
 
 
 class FlatListing:
-    """Directories of a LIST of everything below `prefix`, after the key `after`. Not thread-safe.
+    """A LIST of everything below `prefix`, the key of `top`, after the key `after`. Not thread-safe.
 
     The keys of one directory and of all below it are consecutive, whether a server sorts by bytes or by names.
     """
 
-    def __init__(self, prefix: str, after: str = "") -> None:
-        self.pages = Pages(prefix or "the bucket", kept=True)
-        self._after = after.encode()
-        self._open: list[Found] = []
-        self._top = prefix
-        self._closed: set[str] = set()
+    def __init__(self, pages: Iterator[ListPage], top: Node, prefix: str, after: str) -> None:
+        self.pages = pages
+        self.top = top
+        self.prefix = prefix
+        self.paused_s = 0.0  # Clock.monotonic() after the last page
         self.in_runs = True  # False: the server sorts otherwise, and the yielded directories are incomplete
+        self._after = after.encode()
+        self._last = self._after  # key
+        self._open: list[Found] = []
+        self._closed: set[str] = set()
+
+    def is_next(self, key: str, previous: str | None) -> bool:
+        """True if the next page holds further keys of the directory `key`; or begins with it, after `previous`."""
+        if any(found.prefix == key for found in self._open[1:]):
+            return True
+        return previous is not None and previous.encode() <= self._last < key.encode()
 
     def feed(self, page: ListPage, began: int, sent_at_s: float) -> Iterator[Found]:
         """Yield the directories completed by the page, children before their parents."""
         if not self._open:
-            self._open.append(Found(self._top, began, sent_at_s))
+            self._open.append(Found(self.prefix, began, sent_at_s))
         for info in page.objects:
             directory = info.key[: info.key.rfind("/") + 1]
             while not directory.startswith(self._open[-1].prefix) and len(self._open) > 1:
                 yield from self._close()
             self._enter(directory, began, sent_at_s)
             self._open[-1].objects.append(info)
+        if page.objects:
+            self._last = page.objects[-1].key.encode()
         if page.token is None:
             while len(self._open) > 1:
                 yield from self._close()

@@ -133,7 +133,7 @@ def test_what_was_never_known_is_an_error_and_no_storm(
         with pytest.raises(ReadFailed, match="a listing without an end"):
             engine.listdir("s")
         clock.advance(0.01)
-    assert bucket.lists <= requests
+    assert bucket.lists <= 1 + requests, "a page of the tree, then the directory alone"
     bucket.answering = None
     clock.advance(6.0)
     assert engine.listdir("s") == ["a", "b", "c", "sub"]
