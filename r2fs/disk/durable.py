@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from r2fs.model.errors import DiskReadOnly, FileTooLarge, LocalError, NoSpace, R2fsError
+from r2fs.model.ports import CLOCK_REALTIME_COARSE
 
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # fallocate(2)
 TICKS_S = 0.1  # file times are stamped by a clock that ticks every 1 to 10 ms: some ticks
-CLOCK_REALTIME_COARSE = 5  # Linux: what file systems stamp times with; `time` does not name it
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 BLOCK = 512  # st_blocks counts these whatever the file system's own block is
 

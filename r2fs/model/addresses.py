@@ -1,8 +1,4 @@
-"""Addresses of objects: keys, paths below a mount, and URLs; each made from the others, without a request.
-
-Owns:  the spelling of each form, and the limits of a presigned URL.
-Never: signs, or asks the bucket.
-"""
+"""Addresses of objects: keys, paths below a mount, and URLs; each made from the others, without a request."""
 
 from __future__ import annotations
 

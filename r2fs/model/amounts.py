@@ -1,8 +1,4 @@
-"""Amounts: sizes, durations and counts as text for people.
-
-Owns:  the wording shared by the log, the commands and the service manager.
-Never: prints.
-"""
+"""Amounts: sizes, durations and counts as text for people, in the log, the commands and the service manager."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Causes: the program and the purpose of the requests that a thread sends to the bucket.
 
-Owns:    the cause of the work of each thread. A driver names the caller that a thread answers; a job inherits the cause
-         of the thread that has queued it.
-Never:   reads /proc before a request is about to be sent, a job to be queued or a change to be recorded.
+A driver names the caller that a thread answers; a job inherits the cause of the thread that has queued it. /proc is
+read only when a request is about to be sent, a job to be queued or a change to be recorded.
+
 Threads: the state is the thread's own.
 """
 
@@ -15,9 +15,7 @@ from typing import NamedTuple, Protocol
 
 from r2fs.model.programs import PROGRAMS
 
-R2FS = (
-    "r2fs"  # the program of requests that no other has caused: the daemon's own, and those of r2fs commands
-)
+R2FS = "r2fs"  # the program of the daemon's own requests, and of those of r2fs commands
 AHEAD = "ahead"  # the purpose of downloads ahead of need
 CALL = "call"  # the purpose of a program's call where it is not known which FUSE request it is
 

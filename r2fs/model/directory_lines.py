@@ -1,7 +1,7 @@
-"""Directory lines: the names of a directory at one moment, as READDIR shows them.
+"""Directory lines: the names of a directory at one moment, as READDIR shows them: files without a node, then nodes.
 
-Owns:    their order: files without a node, then nodes. The numbers of files are computed as the lines are read: a
-         reader has the first page of a large directory at once.
+The numbers of files are computed as the lines are read: a reader has the first page of a large directory at once.
+
 Threads: any, without a lock: number and kind of a name never change.
 """
 

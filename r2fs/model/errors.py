@@ -1,43 +1,7 @@
 """Every error that r2fs raises on purpose, with its meaning for a program and for a shell.
 
-Owns:  the tree below. A class carries its consequence: `errno` for the program that
-       called the file system (only a driver turns an error into a reply), `exit_code` for the
-       command line, `retry` for the sender of requests.
-Never: knows FUSE, boto3 or click.
-
-    R2fsError
-    ├── FileError                 answer to a file system call
-    │   ├── NotFound  Exists  NotADirectory  IsADirectory  DirectoryNotEmpty
-    │   ├── NameTooLong  BadName  InvalidArgument  NotPermitted  AccessRefused  NeedsCopy
-    │   ├── ReadOnly  NoSpace  FileTooLarge  Stale  BadHandle  NotSupported
-    │   └── Interrupted  NoAttribute  NoSuchByte  Busy  ReadFailed  ReadRefused
-    ├── StoreError                error of the bucket, or of the way to it
-    │   ├── Retryable
-    │   │   ├── Unavailable       no answer, 5xx: the request may have been carried out
-    │   │   │   ├── TooSlow       a body that arrives too slowly
-    │   │   │   └── MalformedAnswer   an answer that makes no sense: a web page, a missing field, a loop
-    │   │   ├── Throttled         429, SlowDown: not carried out
-    │   │   └── BodyDamaged       the body arrived cut or wrong: not carried out
-    │   ├── ObjectMissing         404 for a key
-    │   ├── PreconditionFailed    412: the key does not hold the expected version
-    │   ├── RangeInvalid          416
-    │   ├── UploadMissing         404 NoSuchUpload: no such multipart upload
-    │   └── Refused               the bucket will not do this, however often the request is sent
-    │       ├── BadCredentials  PermissionRefused  BucketMissing  ClockSkewed
-    │       └── NotImplementedThere  TooLargeThere  QuotaUsedUp  ObjectLocked
-    ├── LocalError                this host's own disk
-    │   ├── StateLocked           another daemon owns the state directory
-    │   ├── StateDamaged          a file of the state directory cannot be read
-    │   ├── DirectoryUnusable     cache or state directory not writable
-    │   ├── DiskReadOnly          the file system is read-only (the kernel makes it so after an error)
-    │   └── BodyWithdrawn         the file being sent was opened for writing, or became shorter
-    ├── SyncFailed                a file may no longer hold the bytes written to it
-    ├── CannotDiscard             local changes that cannot be given up, or not yet
-    ├── MountError                no mount could be made
-    │   ├── MountPointBad  MountPointStale  FuseMissing  AlreadyMounted
-    ├── SettingsError             a setting's value is wrong
-    ├── DaemonUnreachable         no daemon answers at the control socket
-    └── DaemonDied                a daemon ended while it started, or met a defect
+A class carries its consequence: `errno` for the program that called the file system (only a driver turns an error into
+a reply), `exit_code` for the command line, `retry` for the sender of requests.
 """
 
 from __future__ import annotations
@@ -292,22 +256,26 @@ class ObjectLocked(Refused):
 
 # ------------------------------------------------------------------ this host
 class LocalError(R2fsError):
+    """Error of this host's own disk."""
+
     exit_code = 7
 
 
 class StateLocked(LocalError):
-    pass
+    """Another daemon owns the state directory."""
 
 
 class StateDamaged(LocalError):
-    pass
+    """A file of the state directory cannot be read."""
 
 
 class DirectoryUnusable(LocalError):
-    pass
+    """The cache's or the state's directory cannot be written."""
 
 
 class DiskReadOnly(LocalError):
+    """The file system is read-only: the kernel makes it so after an error."""
+
     errno = _errno.EROFS
 
 
@@ -322,12 +290,12 @@ class SyncFailed(R2fsError):
 
 
 class BodyWithdrawn(LocalError):
-    """The file of a request's body is being written. The request publishes no object."""
-
-    retry = False
+    """The file of a request's body is being written, or became shorter. The request publishes no object."""
 
 
 class MountError(R2fsError):
+    """No mount could be made."""
+
     exit_code = 8
 
 
@@ -352,6 +320,8 @@ class SettingsError(R2fsError):
 
 
 class DaemonUnreachable(R2fsError):
+    """No daemon answers at the control socket."""
+
     exit_code = 9
 
 

@@ -1,8 +1,5 @@
-"""ETags, as S3 and R2 make them.
-
-Owns:  the meaning of an ETag's form: the MD5 of the bytes (a single PUT), or the MD5 of the parts'
-       MD5s and their number (a completed multipart upload).
-Never: trusts more than its form says: other servers and other encryptions make others.
+"""ETags, as S3 and R2 make them: the MD5 of the bytes (a single PUT), or the MD5 of the parts' MD5s and their number (a
+completed multipart upload). Other servers and other encryptions make others.
 """
 
 from __future__ import annotations

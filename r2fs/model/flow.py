@@ -1,10 +1,7 @@
-"""Flow: the transfer of a thread, for the limits of bandwidth.
-
-Owns:  the turn among other flows, and the time held by a limit of this host: no silence of the bucket.
-Never: waits (`store/token_bucket.py` does).
+"""Flow: the transfer of a thread, for the limits of bandwidth: its turn among others, and the time held by a limit.
 
 The engine knows the purpose of a transfer, the store the bytes: between both lies the port ObjectStore. So the flow
-is a property of the context of the thread.
+is a property of the context of the thread. `store/token_bucket.py` does the waiting.
 """
 
 from __future__ import annotations

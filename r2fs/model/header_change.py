@@ -1,6 +1,5 @@
-"""Changes of an object's Content-Type and headers, beside the same bytes. Pure.
+"""Changes of an object's Content-Type and headers, beside the same bytes: which may be set, to which values.
 
-Owns:  which headers a person may set, which values they may have, and when a type is no more than a default.
 Fails: InvalidArgument.
 """
 

@@ -1,10 +1,8 @@
-"""History: what this mount did with its files lately, and the programs that changed them.
+"""History: the last events of this mount's files since the daemon's start, and the programs that changed them.
 
-Owns:    the last EVENTS events of all files, and apart from them the last EVENTS evictions, about 3 MB each at most; in
-         memory, since this daemon's start: the journal has no part in them. The words of each event.
-Never:   decides anything.
+In memory: EVENTS events of all files, and apart from them EVENTS evictions, about 3 MB each at most.
+
 Threads: `note`, `evicted` and `of` are thread-safe. Methods named _locked need Core.lock.
-Locks:   none.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Identity of a bucket: the spellings of an endpoint that name one service.
+"""Identity of a bucket: the normal form of its endpoint, and all spellings of one. Host names are not resolved.
 
-Owns:  the normal form of an endpoint, and all spellings of a given endpoint. A state directory is named
-       after the spelling of its first mount (`places.slug`) and found by its identity.
-Never: resolves a host name. Two names of one host stay different.
+A state directory is named after the spelling of its first mount (`places.slug`) and found by its identity.
 
 Same service: scheme http or https, host in any case and with or without a final dot, the scheme's own
 port or none, and slashes at the end. A path is part of the address, also if it is a bucket's name: requests

@@ -1,12 +1,8 @@
 """Keys and names: the object of a path, and the path of an object.
 
-Owns:  the rules of both sides: S3's (UTF-8, at most 1,024 bytes a key), Linux's (255 bytes
-       a name, no slash, no NUL, not `.` or `..`), and R2's NFC identity of keys.
-Never: sends a request.
-
-A directory's key ends with `/` (the root's is the mount's prefix, perhaps empty); a
-file's does not. Names in the tree are NFC; the key of a version is spelled as the bucket
-spells it.
+The rules are S3's (UTF-8, at most 1,024 bytes a key), Linux's (255 bytes a name, no slash, no NUL, not `.` or `..`),
+and R2's NFC identity of keys. A directory's key ends with `/` (the root's is the mount's prefix, perhaps empty); a
+file's does not. Names in the tree are NFC; the key of a version is spelled as the bucket spells it.
 """
 
 from __future__ import annotations

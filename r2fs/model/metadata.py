@@ -9,10 +9,8 @@
     all others    kept when r2fs writes the object again, except checksums of its bytes
 
 Further headers of the bytes (`HEADERS`) are in `Facts.extra` as well, each name after a colon, which no name of
-user metadata can have.
-
-Owns:  reading and writing these. A value out of range, or in another form, counts as missing and is kept
-       unchanged: other tools' metadata is data, not a reason to fail.
+user metadata can have. A value out of range, or in another form, counts as missing and is kept unchanged: other
+tools' metadata is data, not a reason to fail.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Content-Type of a file: from its name, else from its first bytes.
 
-Owns:  the table. It is fixed, so that every host stores the same type for the same name,
-       whatever its /etc/mime.types.
-Never: reads a file: callers pass the first bytes.
+The table is fixed, so that every host stores the same type for the same name, whatever its /etc/mime.types.
 """
 
 from __future__ import annotations

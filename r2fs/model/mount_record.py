@@ -1,8 +1,6 @@
 """Record of a mount, kept in its state directory as `mount.json`: bucket and settings of its journal.
 
-Owns:  the fields, their form in JSON, and the checks of a file.
-Never: holds a key, a secret or a token, only the source of keys; writes the file
-       (daemon/state_directories.py does).
+It holds no key, secret or token, only the source of keys. daemon/state_directories.py writes the file.
 """
 
 from __future__ import annotations
@@ -33,9 +31,7 @@ class MountRecord:
     name: str = ""  # of the mount in the settings file
     version: str = ""  # of the writing r2fs
     mounted_s: float = 0.0  # seconds since 1970
-    settings: dict[str, str] = field(
-        default_factory=dict
-    )  # settings other than defaults, as TOML; no secrets
+    settings: dict[str, str] = field(default_factory=dict)  # other than defaults, as TOML; no secrets
 
     def place(self) -> Bucket:
         """The bucket, without the fields that its identity does not need."""

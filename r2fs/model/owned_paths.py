@@ -1,16 +1,14 @@
 """Paths that another user of this machine may have prepared: opened without trust and without waiting.
 
-Owns:    the trusted owners (this process's user, root, and the owner of `/`), and the opening of directories
-         and files by names that r2fs did not just create: by descriptor, without following a link, without
-         waiting for a FIFO, and checked by fstat(2) before any byte is used.
-Never:   changes the mode or the owner of a found file; deletes files of others.
-Threads: functions without state: any thread.
-Fails:   UnsafePath, an OSError whose `strerror` names the path and the fault; other OSErrors unchanged.
+Directories and files are opened by descriptor, without following a link, without waiting for a FIFO, and checked by
+fstat(2) before any byte is used. A directory on the way is trusted if its owner is (this process's user, root, and the
+owner of `/`), and if no other user may write to it, or only to own entries (its mode has the sticky bit, as /tmp). A
+group is trusted if root or this user gave it the right to write, except for r2fs's own directories. A link is followed
+if its owner is trusted: a user's link to a cache on a larger disk, but no stranger's link in /tmp.
 
-A directory on the way is trusted if its owner is, and if no other user may write to it, or only to own entries
-(its mode has the sticky bit, as /tmp). A group is trusted if root or this user gave it the right to write,
-except for r2fs's own directories. A link is followed if its owner is trusted: a user's link to a cache on a larger
-disk, but no stranger's link in /tmp.
+Never:   changes the mode or the owner of a found file; deletes files of others.
+Threads: any.
+Fails:   UnsafePath, an OSError whose `strerror` names the path and the fault; other OSErrors unchanged.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ not in the table is a defect, and raises ImpossibleTransition.
 Invariants (`check` raises for each): a checkpoint only while the inode is open for writing; an attempt in flight
 in the three sending states alone; no baseline of a closed file.
 
-Changed by the functions of `transitions.py`, and stored by the engine's PendingStore alone.
+The functions of `transitions.py` change these values; the engine's PendingStore alone stores them.
 """
 
 from __future__ import annotations
@@ -163,15 +163,11 @@ class Staged(NamedTuple):
     size: int = 0  # bytes; of a file open for writing: as of its last row
     boot: str = ""  # boot id of the machine at the last change of its bytes
     durability: Durability = Durability.VOLATILE
-    withdrawn: Durability | None = (
-        None  # before a writer opened the file: restored if the file is not changed
-    )
+    withdrawn: Durability | None = None  # before a writer opened the file: restored if it is not changed
     # At an fsync: fstat, or SparseFile.changes while bytes are missing. While equal, the bytes are as synced.
     fsync_mark: Proof | int | None = None
     baseline: Proof | Writes | None = None  # equal at the last close: unchanged; None: no evidence
-    lists_ranges: bool = (
-        False  # its row lists the locally written ranges: each write is in the row before its answer
-    )
+    lists_ranges: bool = False  # the row lists the locally written ranges, each before the write's answer
     base_limit: int = 0  # bytes of the base that still count: lowered by a truncate
     edits: tuple[Range, ...] | None = None  # ranges that differ from the base; None: any
 

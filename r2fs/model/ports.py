@@ -1,8 +1,5 @@
-"""Ports: the engine's needs of the outer world, as Protocols.
-
-Owns:  the contracts of ObjectStore, Clock, Body and KernelCache. `tests/contract` tests
-       every ObjectStore against the words below.
-Never: implements more than the trivial system clock.
+"""Ports: the engine's needs of the outer world, as Protocols. `tests/contract` tests every ObjectStore against the words
+below.
 """
 
 from __future__ import annotations
@@ -49,7 +46,7 @@ class Clock(Protocol):
         ...
 
 
-_CLOCK_REALTIME_COARSE = 5  # Linux; `time` does not name it
+CLOCK_REALTIME_COARSE = 5  # Linux: what file systems stamp times with; `time` does not name it
 
 
 class SystemClock:
@@ -57,7 +54,7 @@ class SystemClock:
 
     def time(self) -> float:
         """Seconds by the coarse clock that file systems use: a finer one would be ahead of a staged file's times."""
-        return time.clock_gettime(_CLOCK_REALTIME_COARSE)
+        return time.clock_gettime(CLOCK_REALTIME_COARSE)
 
     def wait(self, event: Event, seconds: float) -> bool:
         return event.wait(seconds)
@@ -89,9 +86,7 @@ class Download(Protocol):
 
 
 KEY_WRITE_INTERVAL_S = 1.0  # R2 answers 429 to a second write of a key within this time
-THROTTLED_S = (
-    1.1 * KEY_WRITE_INTERVAL_S
-)  # least pause after a 429; the server measures the interval by its own clock
+THROTTLED_S = 1.1 * KEY_WRITE_INTERVAL_S  # least pause after a 429: the server has a clock of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Prices: R2's prices of storage and requests, and the cost of amounts, in US dollars.
 
-Owns:  the table, with its source and date.
-Never: counts requests (`store/counting.py` does); subtracts the free tier, which is the account's, not a mount's.
+The free tier is not subtracted: it is the account's, not a mount's.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Programs: the name of the process behind a thread id of a FUSE request, from /proc.
 
-Owns:    descriptors of /proc/PID/comm of the last HELD threads: a name costs 2 µs (measured), for a thread that is not
-         its process's first a second read, and 45 µs at a thread's first.
+Descriptors of /proc/PID/comm of the last HELD threads stay open: a name costs 2 µs (measured), for a thread that is not
+its process's first a second read, and 45 µs at a thread's first. The name is that of a process now: a child of a shell
+has the shell's name until its execve().
+
 Never:   takes another thread's name for its process's: a thread of ffmpeg is named `dec0:0:pcm`; takes the process of a
          thread that has ended for that of another one, which has got its id.
 Threads: every method is thread-safe.
 Locks:   `_lock`, a leaf.
 Fails:   never: a process that cannot be seen, of another PID namespace or ended, has the name UNKNOWN.
-
-The name is that of a process now: a child of a shell has the shell's name until its execve().
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Sets of byte ranges: the local parts of a file, and the locally written ones.
-
-Owns:  arithmetic on half-open ranges [start, stop) of non-negative integers.
-Never: touches a file; locks (the owner of a RangeSet guards it).
-"""
+"""Sets of byte ranges: the local parts of a file, and the locally written ones. The owner of a RangeSet guards it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
 """Frozen values passed between packages.
 
-Owns:  their fields and units. Times are integers of nanoseconds since 1970 (`_ns`) or
-       floats of seconds (`_s`); sizes are bytes; ETags have no quotes.
-       Those made at every call or commit are tuples: to make a frozen dataclass takes five times as long,
-       and `_replace` a third of `dataclasses.replace`.
-Never: I/O, locks, defaults that hide a choice.
+Times are integers of nanoseconds since 1970 (`_ns`) or floats of seconds (`_s`); sizes are bytes; ETags have no quotes.
+Values made at every call or commit are tuples: to make a frozen dataclass takes five times as long,
+and `_replace` a third of `dataclasses.replace`.
 """
 
 from __future__ import annotations

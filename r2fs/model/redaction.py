@@ -1,9 +1,8 @@
 """Redaction: the filter for all text that leaves the process.
 
-Owns:    the secrets known to this process, and their removal from text. Errors of the bucket (model/errors.py),
-         log lines, the control protocol and standard error all pass through this filter; text of a server has
-         passed through store/server_text.py before.
-Never:   stores a secret outside memory; hides a public value from the person who set it.
+Errors of the bucket (model/errors.py), log lines, the control protocol and standard error all pass through this filter;
+text of a server has passed through store/server_text.py before. Secrets stay in memory.
+
 Threads: any. The table is replaced, never changed.
 Locks:   _lock, a leaf, held while the table is replaced.
 """
@@ -16,9 +15,7 @@ from threading import Lock
 from typing import Final
 from urllib.parse import quote, quote_plus
 
-SHORTEST: Final = (
-    8  # characters; a test server's secret may be a word or a letter: its removal would garble every line
-)
+SHORTEST: Final = 8  # characters: the removal of a test server's secret of one word would garble every line
 SHOWN: Final = "***"
 
 # Of a presigned URL or a signed request, whatever key it was signed with: whoever has it may use it.

@@ -1,7 +1,6 @@
-"""Reports of bulk work: what was done of many objects, and what failed.
+"""Reports of commands that change objects one by one: counts, and the first failures.
 
-Owns:  the counts of a command that changes objects one by one, and the first failures.
-Never: prints. A report is changed by the thread that does the work, and read by others: each field by itself is true.
+The thread that does the work changes a report, others read it: each field by itself is true.
 """
 
 from __future__ import annotations

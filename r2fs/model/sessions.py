@@ -1,9 +1,7 @@
 """Sessions: the media files that a session file of an audio or video program, or a playlist, refers to.
 
-Owns:    the formats, by suffix. A reference is one or more places of the same file, the likeliest first: session files
-         often have both a path relative to themselves and an absolute one.
-Never:   opens a referenced file; expands an entity; unpacks more than LARGEST bytes.
-Fails:   BadSession for what is not of its format, is damaged, or is too large.
+A reference is one or more places of the same file, the likeliest first: session files often have both a path relative
+to themselves and an absolute one.
 
     .rpp            Reaper: text; `FILE "path"` inside a SOURCE block
     .als            Ableton Live: XML in gzip; FileRef inside SampleRef, in the form of Live 11 or of earlier versions
@@ -11,6 +9,9 @@ Fails:   BadSession for what is not of its format, is damaged, or is too large.
     .m3u .m3u8      a path or URL a line; `#` begins a comment
     .xspf           XML; `location` elements with URLs (XSPF version 1)
     .edl            CMX 3600: FROM CLIP NAME, TO CLIP NAME and SOURCE FILE comments
+
+Never:   opens a referenced file; expands an entity; unpacks more than LARGEST bytes.
+Fails:   BadSession for a file of another format, a damaged or a too large one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import PurePosixPath
 from typing import BinaryIO, Final
 from urllib.parse import unquote, urlsplit
@@ -236,23 +236,12 @@ def _ableton(file: BinaryIO) -> Iterator[Reference]:
             if reference:
                 found.append(reference)
 
-    head = file.read(2)
-    if head != b"\x1f\x8b":
+    if file.read(2) != b"\x1f\x8b":
         raise BadSession("not an Ableton set: it is not packed by gzip")
-    with gzip.GzipFile(fileobj=_Joined(head, file)) as unpacked:
+    file.seek(0)
+    with gzip.GzipFile(fileobj=file) as unpacked:
         _parse(unpacked, start, end)  # type: ignore[arg-type]  # it reads as any binary file does
     yield from found
-
-
-class _Joined(BytesIO):
-    """Bytes that were read already, then the rest of the file."""
-
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
-        super().__init__(head)
-        self._rest = rest
-
-    def read(self, size: int | None = -1) -> bytes:
-        return super().read(size) or self._rest.read(-1 if size is None else size)
 
 
 _FORMATS: Final[dict[str, Callable[[BinaryIO], Iterator[Reference]]]] = {

@@ -1,13 +1,11 @@
-"""Verbs: the calls of a driver to the engine, by inode number and handle.
-
-Owns:  the contract between `drivers/` and `engine/fs.py`. A driver only translates
-       requests into these calls.
-Never: knows FUSE.
-Fails: R2fsError with the errno to reply; WouldWait if `caller.may_wait` is False and the
-       answer needs the network, an fsync or another slow operation (no state has changed then).
+"""Verbs: the calls of a driver to the engine, by inode number and handle. A driver only translates requests into these
+calls; `engine/fs.py` carries them out.
 
 Names are `str`; other bytes than UTF-8 arrive by `os.fsdecode` and are refused as BadName.
 `ROOT` is the root's inode number. `flags` are those of open(2).
+
+Fails: R2fsError with the errno to reply; WouldWait if `caller.may_wait` is False and the
+       answer needs the network, an fsync or another slow operation (no state has changed then).
 """
 
 from __future__ import annotations

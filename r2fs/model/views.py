@@ -1,8 +1,4 @@
-"""Frozen values for `r2fs status` and the metrics.
-
-Owns:  their fields and units, as in `records.py`.
-Never: I/O, locks.
-"""
+"""Frozen values for `r2fs status` and the metrics."""
 
 from __future__ import annotations
 
@@ -10,6 +6,8 @@ from collections.abc import Mapping
 
 from r2fs.model.records import Version
 from r2fs.model.values import dataclass, field
+
+Failed = tuple[tuple[str, str], ...]  # buckets that gave no answer, and the reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +71,7 @@ class ReceiptView:
     checked: int  # files compared
     differing: tuple[tuple[str, str], ...]  # path and difference
     changing: tuple[str, ...]  # not compared: changes of them are not in the bucket yet
-    failed: tuple[
-        tuple[str, str], ...
-    ] = ()  # buckets of a mount of several that gave no answer: path and reason
+    failed: Failed = ()  # of a mount of several, by path
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +80,7 @@ class RefreshView:
 
     directories: int
     files: int  # known ones, links and special files included
-    failed: tuple[
-        tuple[str, str], ...
-    ] = ()  # buckets of a mount of several that gave no answer: path and reason
+    failed: Failed = ()  # of a mount of several, by path
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +253,7 @@ class ObjectsView:
 
     objects: int
     bytes: int
-    failed: tuple[
-        tuple[str, str], ...
-    ] = ()  # buckets of a mount of several that gave no answer: name and reason
+    failed: Failed = ()  # of a mount of several, by name
 
 
 @dataclass(frozen=True, slots=True)

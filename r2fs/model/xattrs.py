@@ -4,8 +4,7 @@
     all others  (capitals, underscores, binary values …) together in one entry `xattr`, as by s3fs:
                 JSON of names and values in base64, percent-encoded
 
-Owns:  the choice between these two forms.
-Never: knows r2fs's own attributes (`user.r2fs.*`, `user.mime_type`).
+r2fs's own attributes (`user.r2fs.*`, `user.mime_type`) are not among them.
 """
 
 from __future__ import annotations

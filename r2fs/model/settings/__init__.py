@@ -1,8 +1,6 @@
-"""Settings of one mount, as frozen values.
+"""Settings of one mount, as frozen values: names, units and defaults.
 
-Owns:  names, units and defaults. `sources.py` gathers the values from a file, the environment
-       and flags; `loading.py` makes these objects.
-Never: reads a file or the environment.
+`sources.py` gathers the values from a file, the environment and flags; `loading.py` makes these objects.
 """
 
 from __future__ import annotations

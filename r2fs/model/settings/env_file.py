@@ -1,7 +1,6 @@
-"""Files of variables, as `.env`: KEY=VALUE, a line each.
+"""Files of variables, as `.env`: KEY=VALUE, a line each. Blank lines, comments after `#`, `export `, and values bare or in
+single or double quotes. Variables in values are not expanded, and no value is part of a message.
 
-Owns:  their syntax: blank lines, comments after `#`, `export `, values bare or in single or double quotes.
-Never: expands a variable in a value; runs anything; puts a value into a message.
 Fails: SettingsError with the file and the line's number.
 """
 

@@ -1,11 +1,10 @@
-"""Settings of one mount, made from the values of `sources.py`.
-
-Owns:  the rules of URLs, endpoints, regions and credentials.
-Never: reads a file or the environment; asks the bucket; lets a secret into a message.
-Fails: SettingsError if no bucket is named, or its settings are not complete.
+"""Settings of one mount, made from the values of `sources.py`: the rules of URLs, endpoints, regions and credentials.
 
 For r2:// an account id has precedence over an endpoint of a weaker source: an AWS_ENDPOINT_URL of another
 service does not replace R2_ACCOUNT_ID. The region of AWS's variables does not apply to R2.
+
+Never: asks the bucket; lets a secret into a message.
+Fails: SettingsError if no bucket is named, or its settings are not complete.
 """
 
 from __future__ import annotations

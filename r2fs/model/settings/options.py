@@ -1,9 +1,7 @@
-"""The table of settings: one row for each.
+"""The table of settings: one row for each, with its name, kind, variables, flag and help.
 
-Owns:  names, kinds, variables, flags and help of every setting. The settings file, its
-       template, the environment, the flags of `r2fs mount`, `-o` and `r2fs config show` are
-       made from this table. Defaults are in `settings/__init__.py` alone.
-Never: reads a file or the environment (`sources.py` does).
+The settings file, its template, the environment, the flags of `r2fs mount`, `-o` and `r2fs config show` are
+made from this table. Defaults are in `settings/__init__.py` alone.
 
 Every setting has a variable R2FS_<NAME>. `variables` are the variables of other tools for the same
 value, the stronger first.

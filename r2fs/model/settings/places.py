@@ -1,8 +1,5 @@
-"""Places on this host: the default paths of settings file, cache, state and sockets.
-
-Owns:  the rules of the XDG base directories, of systemd's directory variables, and the name
-       of a mount's own directory below each.
-Never: makes a directory.
+"""Places on this host: the default paths of settings file, cache, state and sockets, and the name of a mount's own
+directory below each, by the XDG base directories and systemd's directory variables. No directory is made here.
 """
 
 from __future__ import annotations

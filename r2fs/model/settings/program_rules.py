@@ -1,7 +1,6 @@
-"""Rules for programs: bytes that a thumbnailer or an indexer may fetch, by the name of the process.
+"""Rules for programs: bytes that a thumbnailer or an indexer may fetch, by the name of the process; from the tables
+[programs.NAME] of the settings file.
 
-Owns:  the tables [programs.NAME] of the settings file, and the choice of a program's rule.
-Never: reads /proc (`model/programs.py` does).
 Fails: `rule_of` raises ValueError that names the setting and what is allowed.
 """
 

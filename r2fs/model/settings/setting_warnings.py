@@ -1,7 +1,5 @@
-"""Warnings about settings in force: misspelled variables, readable secrets, requests by plain http.
-
-Owns:  these three checks.
-Never: fails a mount; lets a secret into a message; resolves a host name: a look-up may take long.
+"""Warnings about settings in force: misspelled variables, readable secrets, requests by plain http. Host names are not
+resolved: a look-up may take long.
 """
 
 from __future__ import annotations

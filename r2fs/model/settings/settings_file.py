@@ -1,8 +1,4 @@
-"""The settings file: TOML with shared values and one table for each mount.
-
-Owns:  reading the file (with the line of each value), unknown names, and the commented template.
-Never: chooses between sources (`sources.py` does).
-Fails: SettingsError with file and line.
+"""The settings file: TOML with shared values and one table for each mount; and its commented template.
 
     cache_size = "20GiB"                 # shared by all mounts; [defaults] is the same
 
@@ -16,6 +12,8 @@ Fails: SettingsError with file and line.
     [programs.thumbnailers]              # rule for these programs, in all mounts
     comm = ["tumblerd"]
     read = "header"
+
+Fails: SettingsError with file and line.
 """
 
 from __future__ import annotations

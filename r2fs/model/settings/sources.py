@@ -1,10 +1,5 @@
 """Values of settings, each with its source: from the settings file, the environment and flags.
 
-Owns:  precedence. `options.py` is the table of settings, `settings_file.py` reads the file,
-       `places.py` knows the default directories.
-Never: makes a directory; asks the bucket; lets a secret into a message.
-Fails: SettingsError naming the setting, its source and what is allowed.
-
 Precedence, the stronger last:
 
     default < file: top level < [defaults] < [mount.NAME]
@@ -15,6 +10,9 @@ Precedence, the stronger last:
 
 The URL and mount point of a mount named on the command line rank with the flags, so that no variable
 replaces them. The parts of a key (id, secret, token) are of one family of variables, never of two.
+
+Never: asks the bucket; lets a secret into a message.
+Fails: SettingsError naming the setting, its source and what is allowed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
 """Bandwidth limits: bytes a second, the whole day or by a timetable in local time.
 
-Owns:  the text form of a limit, the rate of a moment, and the moment of the next change.
-Never: waits, or counts bytes (`store/token_bucket.py` does).
-Fails: `parse` raises ValueError; `sources.py` adds the setting, its source and `allowed`.
-
     10M                                     bytes a second (2^20); also 10MB, 10MiB/s, 80Mbit
     off                                     no limit; also 0
     Mo-Fr 08:00-20:00 = 5M, else off        the first rule that holds counts; else the last word; without it: off
@@ -11,6 +7,8 @@ Fails: `parse` raises ValueError; `sources.py` adds the setting, its source and 
 
 A time is that of the clock on this host's wall, `[from, to)`. Where it is set forward, the hour that is left out holds no
 rule; where it is set back, a rule of the hour that comes twice holds twice.
+
+Fails: `parse` raises ValueError; `sources.py` adds the setting, its source and `allowed`.
 """
 
 from __future__ import annotations
@@ -21,9 +19,7 @@ import time
 from r2fs.model.settings.units import TomlValue, parse_size, size_text
 from r2fs.model.values import dataclass, field
 
-LEAST = (
-    16 << 10
-)  # bytes a second: with less, servers give up a connection among many that wait for their turn
+LEAST = 16 << 10  # bytes a second: with less, servers give up connections that wait for their turn
 MOST = 1 << 40
 DAY = 24 * 60  # minutes
 WEEK = range(7)  # as time.struct_time numbers it: 0 is Monday

@@ -1,11 +1,9 @@
 """Kinds of setting values: parsing from text, and writing as TOML.
 
-Owns:  the units (sizes, times, modes, owners), and the words for allowed values.
-Never: knows a setting's name or source.
-Fails: `parse` raises ValueError; `sources.py` adds the setting, the source and `allowed`.
-
 `raw` is a string from a variable, a flag or the file, or a number, boolean or list from
 the file. `write(value)` is TOML and parses back to the same value.
+
+Fails: `parse` raises ValueError; `sources.py` adds the setting, the source and `allowed`.
 """
 
 from __future__ import annotations
