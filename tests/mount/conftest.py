@@ -85,6 +85,15 @@ def main_driver(driver: str, request: pytest.FixtureRequest) -> str:
     return driver
 
 
+@pytest.fixture(scope="session")
+def engine_driver(driver: str, request: pytest.FixtureRequest) -> str:
+    """`driver`, but the kernel driver alone except in the long run: for tests of what the engine does, whatever driver
+    calls it."""
+    if driver != "kernel" and not request.config.getoption("--long"):
+        pytest.skip("the engine's affair: --long runs it with every driver")
+    return driver
+
+
 @pytest.fixture(scope="module", params=("mirror", "bucket"))
 def mounted(
     request: pytest.FixtureRequest, driver: str, tmp_path_factory: pytest.TempPathFactory

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 SIZES = [
-    pytest.param((1200, 60), id="1200"),
+    pytest.param((1020, 60), id="1020"),
     pytest.param((10_000, 1100), id="10000", marks=[pytest.mark.long, pytest.mark.timeout(1200)]),
 ]
 LONG_S = 600.0  # ten thousand copies on two cores that other tests share
@@ -162,7 +162,7 @@ LARGE = (pytest.mark.long, pytest.mark.timeout(3600))
 @pytest.mark.parametrize(
     ("driver", "files"),
     [
-        ("kernel", 1100),
+        ("kernel", 1020),
         pytest.param("kernel", 100_000, marks=LARGE),
         pytest.param("libfuse", 100_000, marks=LARGE),
     ],

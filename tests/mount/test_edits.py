@@ -29,9 +29,7 @@ SIZES = [
 LONG_S = 600.0
 
 
-@pytest.fixture(scope="session", params=("kernel", "libfuse"))
-def driver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+pytestmark = pytest.mark.usefixtures("engine_driver")
 
 
 def store(s3: S3Client, seaweed: SeaweedFS, key: str, path: Path, size: int) -> None:

@@ -14,6 +14,7 @@ from tests.mount.daemons import BucketMount, until
 from tests.support.faulty import FaultyProxy, drop, stall
 
 pytestmark = pytest.mark.usefixtures("main_driver")
+OF_THE_ENGINE = pytest.mark.usefixtures("engine_driver")
 
 
 @pytest.fixture
@@ -54,6 +55,7 @@ def test_closing_does_not_wait_for_the_server(line, mounts, s3, seaweed):
     until("the upload", lambda: objects(s3, seaweed, serving).get("take.wav") == b"recorded" * 1000, 40)
 
 
+@OF_THE_ENGINE
 def test_a_listing_is_the_last_known_one(line, mounts):
     serving = mounts("host", url=line.url)
     os.mkdir(serving.path / "d")
@@ -72,6 +74,7 @@ def test_a_listing_is_the_last_known_one(line, mounts):
     line.clear()  # the end does not wait for it
 
 
+@OF_THE_ENGINE
 def test_reading_what_is_not_here_fails_in_time(line, mounts, s3, seaweed):
     serving = mounts("host", url=line.url, read_timeout="2s")
     s3.put_object(Bucket=seaweed.endpoint.bucket, Key=serving.prefix + "far", Body=b"x" * 1000)
@@ -96,7 +99,9 @@ def readable(path) -> bool:
 
 
 # ------------------------------------------------------------------ the daemon ends
+@OF_THE_ENGINE
 def test_killed_between_close_and_upload(mounts, s3, seaweed):
+    """The cache is deleted as well: what is unsent is not in it."""
     serving = mounts("host", upload_delay="1h", upload_deadline="1h")
     os.mkdir(serving.path / "d")
     (serving.path / "d" / "take.wav").write_bytes(b"recorded")
@@ -106,6 +111,7 @@ def test_killed_between_close_and_upload(mounts, s3, seaweed):
         file.write(b"RIFF")
     os.rename(serving.path / "d" / "take.wav", serving.path / "d" / "final.wav")
     serving.kill()
+    shutil.rmtree(serving.base / "cache")
     assert objects(s3, seaweed, serving) == {}
     again = mounts("host", upload_delay="0s")
     assert (again.path / "d" / "final.wav").read_bytes() == b"recorded"
@@ -152,6 +158,7 @@ def test_stopping_sends_what_is_owed(mounts, s3, seaweed):
     assert os.listdir(serving.path) == []
 
 
+@OF_THE_ENGINE
 def test_stopping_says_what_is_left_and_sends_it_next_time(line, mounts, s3, seaweed):
     serving = mounts("host", url=line.url, stop_timeout="1s")
     os.listdir(serving.path)
@@ -165,6 +172,7 @@ def test_stopping_says_what_is_left_and_sends_it_next_time(line, mounts, s3, sea
     assert objects(s3, seaweed, again) == {"left": b"over"}
 
 
+@OF_THE_ENGINE
 def test_umount_with_a_timeout_does_not_wait_for_a_server_that_hangs(line, mounts, s3, seaweed):
     serving = mounts("host", url=line.url, upload_delay="0s")
     os.listdir(serving.path)
@@ -185,34 +193,26 @@ def test_umount_with_a_timeout_does_not_wait_for_a_server_that_hangs(line, mount
     assert objects(s3, seaweed, again) == {"left": b"over"}
 
 
-def test_umount_waits_for_uploads(mounts, s3, seaweed):
-    serving = mounts("host", upload_delay="1h", upload_deadline="1h")
-    (serving.path / "file").write_text("x")
-    done = serving.r2fs("umount", str(serving.path))
-    assert done.returncode == 0, done.stderr
-    assert serving.wait() == 0
-    assert objects(s3, seaweed, serving) == {"file": b"x"}
-
-
-def test_flush_waits_for_uploads(mounts, s3, seaweed):
-    serving = mounts("host", upload_delay="1h", upload_deadline="1h")
-    (serving.path / "file").write_text("x")
-    done = serving.r2fs("flush", "--wait", str(serving.path))
-    assert done.returncode == 0, done.stderr
-    assert objects(s3, seaweed, serving) == {"file": b"x"}
-
-
-def test_status_tells_of_the_mount(mounts):
+@OF_THE_ENGINE
+def test_status_shows_what_waits_and_flush_and_umount_send_it(mounts, s3, seaweed):
     serving = mounts("host", upload_delay="1h", upload_deadline="1h")
     (serving.path / "waiting.wav").write_text("x")
-    shown = json.loads(serving.r2fs("status", "--json").stdout)
-    text = json.dumps(shown)
+    text = json.dumps(json.loads(serving.r2fs("status", "--json").stdout))
     assert str(serving.path) in text
     assert "waiting.wav" in text
     assert serving.r2fs("status").returncode == 0
+    done = serving.r2fs("flush", "--wait", str(serving.path))
+    assert done.returncode == 0, done.stderr
+    assert objects(s3, seaweed, serving) == {"waiting.wav": b"x"}
+    (serving.path / "second.wav").write_text("y")
+    done = serving.r2fs("umount", str(serving.path))
+    assert done.returncode == 0, done.stderr
+    assert serving.wait() == 0
+    assert objects(s3, seaweed, serving) == {"waiting.wav": b"x", "second.wav": b"y"}
 
 
 # ------------------------------------------------------------------ the cache is not needed
+@OF_THE_ENGINE
 def test_deleting_the_cache_loses_nothing(mounts, s3, seaweed):
     serving = mounts("host")
     for number in range(10):
@@ -236,13 +236,3 @@ def test_deleting_the_cache_loses_nothing(mounts, s3, seaweed):
     shutil.rmtree(serving.base / "cache", ignore_errors=True)
     again = mounts("host")
     assert {name: (again.path / name).read_bytes() for name in os.listdir(again.path)} == expected
-
-
-def test_killed_and_the_cache_deleted(mounts, s3, seaweed):
-    serving = mounts("host", upload_delay="1h", upload_deadline="1h")
-    (serving.path / "unsent").write_bytes(b"precious")
-    serving.kill()
-    shutil.rmtree(serving.base / "cache")
-    again = mounts("host", upload_delay="0s")
-    again.flush()
-    assert objects(s3, seaweed, again) == {"unsent": b"precious"}

@@ -332,7 +332,7 @@ def many(place: Path, count: int) -> None:
 
 
 def test_many_files_in_a_directory(place: Path, main_driver: str) -> None:
-    many(place, 3000 if main_driver == "kernel" else 500)
+    many(place, 1500 if main_driver == "kernel" else 500)
 
 
 @pytest.mark.long
@@ -383,16 +383,16 @@ def seen(path: Path) -> list[int]:
 
 @ROOT_ONLY
 def test_attributes_over_a_remount_without_a_cache(
-    tmp_path: Path, main_driver: str, simulator: Simulator
+    tmp_path: Path, engine_driver: str, simulator: Simulator
 ) -> None:
     """Mode, owner, times and extended attributes of files, links and directories are in the bucket."""
 
     def mounted() -> BucketMount:
         mount = BucketMount(
             tmp_path,
-            main_driver,
+            engine_driver,
             simulator.endpoint,
-            f"last-{main_driver}/",
+            f"last-{engine_driver}/",
             upload_delay="0s",
             mtime="exact",
         )
@@ -474,8 +474,8 @@ def test_a_directory_is_moved_with_its_local_files(place: Path, serving: BucketM
     assert os.getxattr(place / "e.local" / "here.local", "user.r2fs.state") == b"local"
 
 
-def test_a_quota_is_what_df_shows(tmp_path: Path, main_driver: str, simulator: Simulator) -> None:
-    mount = BucketMount(tmp_path, main_driver, simulator.endpoint, f"quota-{main_driver}/", quota="1MiB")
+def test_a_quota_is_what_df_shows(tmp_path: Path, engine_driver: str, simulator: Simulator) -> None:
+    mount = BucketMount(tmp_path, engine_driver, simulator.endpoint, f"quota-{engine_driver}/", quota="1MiB")
 
     def free() -> int:
         found = os.statvfs(mount.path)

@@ -41,6 +41,7 @@ def programs(tmp_path: Path) -> Callable[[str], str]:
     return make
 
 
+@pytest.mark.usefixtures("main_driver")
 def test_a_thumbnailer_gets_headers_and_others_all(
     mounts: Callable[..., BucketMount],
     seaweed: SeaweedFS,
