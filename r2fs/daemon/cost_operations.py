@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 from r2fs.daemon import metrics
 from r2fs.daemon.control import Request
 from r2fs.daemon.parts import MirrorParts, Parts
+from r2fs.daemon.spending import prices_of
 from r2fs.engine.namespace.file_views import FileViews
-from r2fs.model.prices import DAY_S, MONTH_S, Prices
+from r2fs.model.prices import DAY_S, MONTH_S
 from r2fs.model.settings import Settings
 from r2fs.model.values import asdict
 from r2fs.store.counting import CLASSES, OTHERS, RECENT, Counts, RequestCounter, Sent, directory_of, kind_of
 
 if TYPE_CHECKING:  # a mount imports nothing of a mirror
-    from r2fs.mirror.sizes import MirrorSizes
+    from r2fs.mirror.receipts import MirrorReceipts
 
 SHOWN = 1000  # directories, programs, or requests in an answer
 
 
 class CostOperations:
-    def __init__(self, parts: Parts | MirrorParts, sizes: FileViews | MirrorSizes) -> None:
+    def __init__(self, parts: Parts | MirrorParts, sizes: FileViews | MirrorReceipts) -> None:
         self._engine = parts.engine
         self._spending = parts.spending
         self._store = parts.store
@@ -117,10 +118,6 @@ def _fields(sent: Sent) -> dict[str, object]:
         "status": sent.status,
         "took_s": sent.took_s,
     }
-
-
-def prices_of(settings: Settings) -> Prices:
-    return Prices(settings.price_storage, settings.price_class_a, settings.price_class_b)
 
 
 def dearest(settings: Settings, counts: Mapping[str, Iterable[int]]) -> dict[str, dict[str, Any]]:

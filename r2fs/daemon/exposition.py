@@ -1,6 +1,6 @@
 """Exposition: the daemon's state in the text format of Prometheus, by prometheus-client.
 
-Owns:    the names, units and labels of metrics, and R2's prices of requests. Each metric has the labels `mount` (the
+Owns:    the names, units and labels of metrics. Each metric has the labels `mount` (the
          directory) and `bucket` (the URL); no metric names a file or a key.
 Never:   counts, or asks the bucket: engine, cache and store return frozen views.
 Threads: `text` from one at a time.
@@ -8,6 +8,7 @@ Threads: `text` from one at a time.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -18,13 +19,16 @@ from prometheus_client.registry import Collector
 from r2fs import __version__
 from r2fs.daemon.exporter import Exporter
 from r2fs.daemon.parts import Parts
+from r2fs.daemon.spending import prices_of
 from r2fs.daemon.starting import socket_name
-from r2fs.store.counting import CLASS_A, CLASS_B, LIMITS_S, LatencyView
+from r2fs.store.counting import CLASSES, LIMITS_S, LatencyView, kind_of
 
 PREFIX: Final = "r2fs_"
 LABELS: Final = ("mount", "bucket")
-USD: Final = {"A": 4.50e-6, "B": 0.36e-6, "free": 0.0}  # a request, at R2's prices of November 2026
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+Family = GaugeMetricFamily | CounterMetricFamily
+Values = Mapping[Any, float]  # by the tuple of values of the labels besides LABELS
 
 
 class MountCollector(Collector):
@@ -45,43 +49,31 @@ class MountCollector(Collector):
 
     # ------------------------------------------------------------------ families
     def _gauge(self, name: str, about: str, value: float) -> Metric:
-        family = GaugeMetricFamily(PREFIX + name, about, labels=LABELS)
-        family.add_metric(self._labels, value)
-        return family
+        return self._family(GaugeMetricFamily, name, about, {(): value})
 
     def _counter(self, name: str, about: str, value: float) -> Metric:
-        family = CounterMetricFamily(PREFIX + name, about, labels=LABELS)
-        family.add_metric(self._labels, value)
-        return family
+        return self._family(CounterMetricFamily, name, about, {(): value})
 
-    def _counters(self, name: str, about: str, label: str, values: Mapping[str, float]) -> Metric:
-        family = CounterMetricFamily(PREFIX + name, about, labels=(*LABELS, label))
-        for key, value in values.items():
-            family.add_metric((*self._labels, key), value)
+    def _family(self, kind: type[Family], name: str, about: str, values: Values, *labels: str) -> Metric:
+        """A family with a value for each tuple of values of `labels`."""
+        family = kind(PREFIX + name, about, labels=(*LABELS, *labels))
+        for of_labels, value in values.items():
+            family.add_metric((*self._labels, *of_labels), value)
         return family
 
     def _daemon(self) -> Iterator[Metric]:
         settings, driver = self._parts.settings, type(self._parts.driver).__name__
-        info = GaugeMetricFamily(
-            PREFIX + "info", "The daemon of a mount.", labels=(*LABELS, "version", "driver")
-        )
-        info.add_metric((*self._labels, __version__, driver), 1)
-        yield info
+        info: Values = {(__version__, driver): 1}
+        yield self._family(GaugeMetricFamily, "info", "The daemon of a mount.", info, "version", "driver")
         health = self._parts.store.health.view()
         yield self._gauge("bucket_available", "1 if the bucket answers.", health.answers)
         yield self._gauge("bucket_unavailable_seconds", "Time without an answer.", health.for_s)
         yield self._gauge("read_only", "1 for a mount that refuses changes.", settings.read_only)
-        rates = GaugeMetricFamily(
-            PREFIX + "bandwidth_limit_bytes", "Limit of now, bytes a second; none: no limit.", labels=(*LABELS, "direction")
-        )  # fmt: skip
-        held = GaugeMetricFamily(
-            PREFIX + "held_transfers", "Transfers that wait for their turn.", labels=(*LABELS, "direction")
-        )
-        for direction, limit in self._parts.store.bandwidth.view().items():
-            held.add_metric((*self._labels, direction), limit.waiting)
-            if limit.rate is not None:
-                rates.add_metric((*self._labels, direction), limit.rate)
-        yield from (rates, held)
+        limits = self._parts.store.bandwidth.view()
+        rates = {(way,): limit.rate for way, limit in limits.items() if limit.rate is not None}
+        held = {(way,): limit.waiting for way, limit in limits.items()}
+        yield self._family(GaugeMetricFamily, "bandwidth_limit_bytes", "Limit of now, bytes a second; none: no limit.", rates, "direction")  # fmt: skip
+        yield self._family(GaugeMetricFamily, "held_transfers", "Transfers that wait for their turn.", held, "direction")  # fmt: skip
 
     def _cache(self) -> Iterator[Metric]:
         view = self._parts.engine.cache_view()
@@ -121,18 +113,13 @@ class MountCollector(Collector):
         yield self._gauge("damaged_objects", "Objects with other bytes than their ETags say.", len(self._parts.engine.damaged_view()))  # fmt: skip
 
     def _requests(self) -> Iterator[Metric]:
-        view = self._parts.store.requests()
-        family = CounterMetricFamily(
-            PREFIX + "requests", "Requests to the bucket, by S3's operation and R2's class.", labels=(*LABELS, "operation", "class")
-        )  # fmt: skip
-        for verb, count in view.by_verb.items():
-            family.add_metric((*self._labels, verb, class_of(verb)), count)
-        yield family
-        cost = {"A": view.class_a * USD["A"], "B": view.class_b * USD["B"], "free": 0.0}
-        yield self._counters("request_cost_dollars", "These requests at R2's prices, without the free tier.", "class", cost)  # fmt: skip
-        yield self._counters(
-            "answers", "Answers by HTTP status; none: no answer came.", "status", view.by_status
-        )
+        view, prices = self._parts.store.requests(), prices_of(self._parts.engine.settings)
+        verbs = {(verb, CLASSES[kind_of(verb)]): count for verb, count in view.by_verb.items()}
+        yield self._family(CounterMetricFamily, "requests", "Requests to the bucket, by S3's operation and R2's class.", verbs, "operation", "class")  # fmt: skip
+        cost = {("A",): prices.of_requests(view.class_a, 0), ("B",): prices.of_requests(0, view.class_b), ("free",): 0.0}  # fmt: skip
+        yield self._family(CounterMetricFamily, "request_cost_dollars", "These requests at the prices of the settings, without the free tier.", cost, "class")  # fmt: skip
+        statuses = {(status,): count for status, count in view.by_status.items()}
+        yield self._family(CounterMetricFamily, "answers", "Answers by HTTP status; none: no answer came.", statuses, "status")  # fmt: skip
         yield self._counter("request_retries", "Requests sent again.", view.retries)
         yield self._counter("sent_bytes", "Bytes of request bodies.", view.sent_bytes)
         yield self._counter("received_bytes", "Bytes of downloads.", view.received_bytes)
@@ -146,22 +133,13 @@ class MountCollector(Collector):
     def _kernel(self) -> Iterator[Metric]:
         """Requests of the kernel; none for drivers through libfuse."""
         driver: Any = self._parts.driver
-        counts = getattr(driver, "requests", None)
-        if callable(counts):
-            yield self._counters("kernel_requests", "Requests of the kernel, by opcode.", "opcode", counts())
-        modes = getattr(driver, "mode_of_open_files", None)
-        if callable(modes):
-            open_files = GaugeMetricFamily(
-                PREFIX + "open_files", "Open files, by mode.", labels=(*LABELS, "mode")
-            )
-            found = [each.mode for each in modes()]
-            for mode in sorted({"passthrough", "cached", *found}):
-                open_files.add_metric((*self._labels, mode), found.count(mode))
-            yield open_files
-
-
-def class_of(verb: str) -> str:
-    return "A" if verb in CLASS_A else "B" if verb in CLASS_B else "free"
+        if hasattr(driver, "requests"):
+            counts = {(opcode,): count for opcode, count in driver.requests().items()}
+            yield self._family(CounterMetricFamily, "kernel_requests", "Requests of the kernel, by opcode.", counts, "opcode")  # fmt: skip
+        if hasattr(driver, "mode_of_open_files"):
+            found = Counter(each.mode for each in driver.mode_of_open_files())
+            modes = {(mode,): found[mode] for mode in sorted({"passthrough", "cached", *found})}
+            yield self._family(GaugeMetricFamily, "open_files", "Open files, by mode.", modes, "mode")
 
 
 def _buckets(latency: LatencyView) -> list[tuple[str, float]]:

@@ -54,5 +54,5 @@ class MirrorOperations(CommonOperations):
 
 def table_of(parts: MirrorParts, stopping: Stopping) -> dict[str, Operation]:
     """All operations of a mirror, by name."""
-    own, sizes = MirrorOperations(parts, stopping), parts.engine.sizes
+    own, sizes = MirrorOperations(parts, stopping), parts.engine.receipts
     return operations_of(own, ObjectOperations(parts), CostOperations(parts, sizes))

@@ -16,13 +16,11 @@ import hashlib
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from r2fs import __version__
 from r2fs.daemon import client, core_dumps, directories, starting
 from r2fs.daemon.control import ControlServer
 from r2fs.daemon.mirror_operations import table_of
@@ -178,7 +176,7 @@ class MirrorService:
         control = ControlServer(
             settings.run_dir, starting.socket_name(settings), operations, self._threads.start
         )
-        control.open(self._card())
+        control.open(starting.card(settings, self._target))
         try:
             with self._working(mirror, store):
                 mirror.watch()
@@ -223,17 +221,6 @@ class MirrorService:
     def _take_signals(self, stopping: Stopping) -> None:
         while True:
             stopping.signal(signal.Signals(signal.sigwait(STOP_SIGNALS)).name)
-
-    def _card(self) -> dict[str, object]:
-        return {
-            "pid": os.getpid(),
-            "mountpoint": str(self._target),
-            "url": self._settings.bucket.url,
-            "name": self._settings.name,
-            "version": __version__,
-            "state_dir": str(self._settings.state_dir),
-            "since": time.time_ns(),  # distinguishes daemons with one pid
-        }
 
 
 def of_directory(settings: Settings, target: Path) -> Settings:

@@ -14,16 +14,16 @@ and this process becomes its own successor by execve().
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, MutableMapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from r2fs import __version__, drivers
+from r2fs import drivers
 from r2fs.daemon import client, core_dumps, directories, mountpoint, starting, state_directories
 from r2fs.daemon.control import ControlServer
 from r2fs.daemon.handover.keeper import Again
@@ -194,7 +194,7 @@ class Service:
         control = ControlServer(
             settings.run_dir, starting.socket_name(settings), operations, self._threads.start
         )
-        control.open(self._card(settings))
+        control.open(starting.card(settings, self._target))
         end = Shutdown(parts, stopping, control, self._threads, closing)
         self._threads.start_workers(parts.engine.workers())
         self._threads.start("control", control.run)
@@ -224,39 +224,20 @@ class Service:
         stopping.unmounted.set()
         return end.run()
 
-    def _card(self, settings: Settings) -> dict[str, object]:
-        return {
-            "pid": os.getpid(),
-            "mountpoint": str(self._target),
-            "url": settings.bucket.url,
-            "name": settings.name,
-            "version": __version__,
-            "state_dir": str(settings.state_dir),
-            "since": time.time_ns(),  # distinguishes daemons with one pid
-        }
-
     def _await_answer(self, ready: Callable[[], None], parts: Parts) -> None:
-        prober = Prober(self._target)
-        try:
-            self._attend(prober, ready, parts)
-        finally:
-            prober.close()
-
-    def _attend(self, prober: Prober, ready: Callable[[], None], parts: Parts) -> None:
-        while not self._threads.ended.is_set():
-            if mountpoint.is_ours(self._target) and prober.answers():
-                break
-            self._clock.wait(self._threads.ended, POLL_S)
-        else:
-            return
-        parts.takeover.keep(parts.driver)
-        parts.mounted.set()
-        directories.mark_cache(parts.settings)  # not before: a failed start leaves no file
-        url = self._settings.bucket.url
-        log.info("%s is mounted on %s", url, self._target)
-        ready()
-        self._manager.ready(f"{url} on {self._target}")
-        run_watchdog(self._manager, prober.answers, self._threads.ended, self._clock)
+        """Tell that the mount is ready once it answers; then feed the service manager's watchdog."""
+        with contextlib.closing(Prober(self._target)) as prober:
+            while not (mountpoint.is_ours(self._target) and prober.answers()):
+                if self._clock.wait(self._threads.ended, POLL_S):
+                    return
+            parts.takeover.keep(parts.driver)
+            parts.mounted.set()
+            directories.mark_cache(parts.settings)  # not before: a failed start leaves no file
+            url = self._settings.bucket.url
+            log.info("%s is mounted on %s", url, self._target)
+            ready()
+            self._manager.ready(f"{url} on {self._target}")
+            run_watchdog(self._manager, prober.answers, self._threads.ended, self._clock)
 
     def _tidy(self, takeover: TakeOver) -> None:
         while not self._clock.wait(self._threads.ended, TIDY_S):

@@ -79,10 +79,9 @@ class Spending:
         with self._lock:
             spent = self._now_locked()
         settings = self._settings()
-        prices = Prices(settings.price_storage, settings.price_class_a, settings.price_class_b)
         return SpentView(
             *spent,
-            dollars=prices.of_requests(spent.class_a, spent.class_b),
+            dollars=prices_of(settings).of_requests(spent.class_a, spent.class_b),
             warn=settings.warn_cost,
             limit=settings.prefetch_cost,
         )
@@ -118,6 +117,10 @@ class Spending:
             if self._clock.monotonic() >= due_s:
                 self.save()
                 due_s = self._clock.monotonic() + WRITE_S
+
+
+def prices_of(settings: Settings) -> Prices:
+    return Prices(settings.price_storage, settings.price_class_a, settings.price_class_b)
 
 
 def over_limit(view: SpentView) -> str:

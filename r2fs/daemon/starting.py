@@ -18,9 +18,11 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from r2fs import __version__
 from r2fs.disk.journal.journal import Journal
 from r2fs.model import amounts, mount_record
 from r2fs.model.errors import R2fsError, Retryable, SettingsError, StateLocked
@@ -151,6 +153,19 @@ def socket_name(settings: Settings) -> str:
     """The name of a mount's files in the run directory: one for each state directory, which one daemon locks."""
     state = hashlib.sha256(os.fsencode(settings.state_dir)).hexdigest()
     return f"{settings.state_dir.name}-{state[:6]}"
+
+
+def card(settings: Settings, target: Path) -> dict[str, object]:
+    """The content of the card beside the control socket, by which commands find this daemon."""
+    return {
+        "pid": os.getpid(),
+        "mountpoint": str(target),
+        "url": settings.bucket.url,
+        "name": settings.name,
+        "version": __version__,
+        "state_dir": str(settings.state_dir),
+        "since": time.time_ns(),  # distinguishes daemons with one pid
+    }
 
 
 def answers(store: Any, settings: Settings) -> bool:

@@ -23,7 +23,6 @@ from r2fs.mirror.passes import Passes
 from r2fs.mirror.queue import Counts, Item, Verb, WorkQueue
 from r2fs.mirror.receipts import MirrorReceipts
 from r2fs.mirror.settle import Later, Parts, Rules, Settler
-from r2fs.mirror.sizes import MirrorSizes
 from r2fs.model.errors import (
     BadCredentials,
     BucketMissing,
@@ -71,7 +70,6 @@ class Mirror:
         self._settler = Settler(parts, rules, self._touch_new)
         self._passes = Passes(parts, self._settler, self._queue)
         self.receipts = MirrorReceipts(parts, self._queue)
-        self.sizes = MirrorSizes(parts)
         self._stopping = threading.Event()
         self._draining = threading.Event()
         self._looking = threading.Event()  # set: a directory is to be looked at

@@ -19,6 +19,7 @@ from r2fs.mirror.queue import Hint, Verb, WorkQueue
 from r2fs.mirror.settle import Parts, Settler
 from r2fs.model.errors import LocalError
 from r2fs.model.keys import printable
+from r2fs.model.ports import pages
 from r2fs.model.records import ObjectInfo
 from r2fs.model.values import dataclass, field
 
@@ -116,13 +117,10 @@ class Passes:
         return own + self._parts.record.below(name)
 
     def _list(self, sides: _Sides, stopped: Callable[[], bool]) -> None:
-        prefix, token = self._parts.settings.bucket.prefix, None
-        while True:
-            page = self._parts.store.list_page(prefix, token=token)
+        for page in pages(self._parts.store, self._parts.settings.bucket.prefix):
             for info in page.objects:
                 self._take_object(info, sides)
-            token = page.token
-            if token is None or stopped():
+            if stopped():
                 return
 
     def _take_object(self, info: ObjectInfo, sides: _Sides) -> None:

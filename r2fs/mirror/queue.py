@@ -16,7 +16,7 @@ from enum import Enum
 
 from r2fs.model.ports import Clock
 from r2fs.model.records import ObjectInfo
-from r2fs.model.values import dataclass, field, replace
+from r2fs.model.values import dataclass, replace
 from r2fs.model.views import QueueView, TransferView
 
 SHOWN = 100  # transfers in a view: on their way first, then those that are due next
@@ -69,20 +69,6 @@ class Counts:
         return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
-@dataclass(slots=True)
-class _Errors:
-    last: str | None = None
-    at_s: float | None = None
-
-
-@dataclass(slots=True)
-class _Tables:
-    items: dict[str, Item] = field(default_factory=dict)
-    heap: list[tuple[float, int, str]] = field(default_factory=list)
-    number: int = 0
-    active: int = 0
-
-
 class WorkQueue:
     def __init__(self, clock: Clock) -> None:
         # constant
@@ -91,9 +77,12 @@ class WorkQueue:
         # guarded by: _lock
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._tables = _Tables()
+        self._items: dict[str, Item] = {}
+        self._heap: list[tuple[float, int, str]] = []  # due time, a number that keeps the order, name
+        self._number = 0
+        self._active = 0
         self._counts = Counts()
-        self._errors = _Errors()
+        self._last_error: tuple[str | None, float | None] = (None, None)  # and its time
         self._stopped = False
         self._limit = sys.maxsize  # of active items
 
@@ -108,9 +97,9 @@ class WorkQueue:
         """Schedule `name` for `in_s` seconds from now, or sooner if it is due sooner. A parked name is tried again."""
         now_s = self._clock.monotonic()
         with self._lock:
-            item = self._tables.items.get(name)
+            item = self._items.get(name)
             if item is None:
-                item = self._tables.items[name] = Item(name, verb, size, now_s, float("inf"), hint)
+                item = self._items[name] = Item(name, verb, size, now_s, float("inf"), hint)
             elif item.state == "active":
                 item.again = True
                 return
@@ -126,7 +115,7 @@ class WorkQueue:
         """Schedule waiting items of these names (None: all) for now; with `parked` also parked ones."""
         with self._lock:
             wanted = None if names is None else set(names)
-            for item in list(self._tables.items.values()):
+            for item in list(self._items.values()):
                 chosen = wanted is None or item.name in wanted
                 if chosen and (item.state == "waiting" or (parked and item.state == "parked")):
                     item.state, item.hurried, item.is_open = "waiting", True, False
@@ -137,14 +126,14 @@ class WorkQueue:
     def drop_downloads(self) -> None:
         """Forget downloads that have not begun: the next pass finds them again."""
         with self._lock:
-            items = self._tables.items
-            for name in [n for n, i in items.items() if i.verb is Verb.DOWNLOAD and i.state != "active"]:
-                del items[name]
+            for item in list(self._items.values()):
+                if item.verb is Verb.DOWNLOAD and item.state != "active":
+                    del self._items[item.name]
 
     def _set_due_locked(self, item: Item, due_s: float) -> None:
         item.due_s = due_s
-        self._tables.number += 1
-        heapq.heappush(self._tables.heap, (due_s, self._tables.number, item.name))
+        self._number += 1
+        heapq.heappush(self._heap, (due_s, self._number, item.name))
         self._changed.notify()
 
     # ------------------------------------------------------------------ working
@@ -152,23 +141,23 @@ class WorkQueue:
         """Wait for a due item, and return a copy of it. None: the queue was stopped."""
         with self._lock:
             while not self._stopped:
-                if self._tables.active >= self._limit:
+                if self._active >= self._limit:
                     self._changed.wait()
                     continue
                 item = self._due_locked()
                 if item is not None:
                     item.state, item.again = "active", False
-                    self._tables.active += 1
+                    self._active += 1
                     return replace(item)
-                heap = self._tables.heap
-                self._changed.wait(max(0.0, heap[0][0] - self._clock.monotonic()) if heap else None)
+                self._changed.wait(
+                    max(0.0, self._heap[0][0] - self._clock.monotonic()) if self._heap else None
+                )
             return None
 
     def _due_locked(self) -> Item | None:
-        heap = self._tables.heap
-        while heap and heap[0][0] <= self._clock.monotonic():
-            due_s, _, name = heapq.heappop(heap)
-            item = self._tables.items.get(name)
+        while self._heap and self._heap[0][0] <= self._clock.monotonic():
+            due_s, _, name = heapq.heappop(self._heap)
+            item = self._items.get(name)
             if item is not None and item.state == "waiting" and item.due_s == due_s:
                 return item
         return None
@@ -183,7 +172,7 @@ class WorkQueue:
                 item.since_s, item.hurried = self._clock.monotonic(), False
                 self._set_due_locked(item, self._clock.monotonic())
             else:
-                del self._tables.items[name]
+                del self._items[name]
 
     def later(
         self, name: str, in_s: float, reason: str | None = None, failed: bool = False, is_open: bool = False
@@ -211,16 +200,16 @@ class WorkQueue:
             self._failed_locked(reason)
 
     def _end_locked(self, name: str) -> Item:
-        self._tables.active -= 1
+        self._active -= 1
         self._changed.notify()  # of those that wait for a place
-        item = self._tables.items[name]
+        item = self._items[name]
         item.is_open = False
         item.state = "waiting"
         return item
 
     def _failed_locked(self, reason: str | None) -> None:
         self._counts += Counts(failed=1)
-        self._errors = _Errors(reason, self._clock.time())
+        self._last_error = reason, self._clock.time()
 
     def stop(self) -> None:
         with self._lock:
@@ -233,7 +222,7 @@ class WorkQueue:
         end_s = self._clock.monotonic() + seconds
         while True:
             with self._lock:
-                if done(self._tables.items.values()):
+                if done(self._items.values()):
                     return True
                 rest_s = end_s - self._clock.monotonic()
                 if rest_s <= 0 or self._stopped:
@@ -242,11 +231,11 @@ class WorkQueue:
 
     def __len__(self) -> int:
         with self._lock:
-            return len(self._tables.items)
+            return len(self._items)
 
     def items(self) -> list[Item]:
         with self._lock:
-            return [replace(item) for item in self._tables.items.values()]
+            return [replace(item) for item in self._items.values()]
 
     @property
     def counts(self) -> Counts:
@@ -257,7 +246,7 @@ class WorkQueue:
         """Number of objects still to come down, and views of those on their way, at most SHOWN."""
         now_s = self._clock.monotonic()
         with self._lock:
-            found = [item for item in self._tables.items.values() if item.verb is Verb.DOWNLOAD]
+            found = [item for item in self._items.values() if item.verb is Verb.DOWNLOAD]
             active = [item for item in found if item.state == "active"]
             return len(found), tuple(_view(item, now_s) for item in active[:SHOWN])
 
@@ -265,9 +254,9 @@ class WorkQueue:
         """View of the changes that the bucket lacks."""
         now_s = self._clock.monotonic()
         with self._lock:
-            pending = [item for item in self._tables.items.values() if item.verb is not Verb.DOWNLOAD]
+            pending = [item for item in self._items.values() if item.verb is not Verb.DOWNLOAD]
             uploads = [item for item in pending if item.verb is Verb.UPLOAD]
-            errors = self._errors if self._tables.items else _Errors()
+            last_error, last_error_at_s = self._last_error if self._items else (None, None)
             first = heapq.nsmallest(SHOWN, pending, key=lambda item: (item.state != "active", item.due_s))
             transfers = tuple(_view(item, now_s) for item in first)
             return QueueView(
@@ -276,7 +265,7 @@ class WorkQueue:
                 bytes=sum(item.size for item in uploads),
                 deletes=len(pending) - len(uploads),
                 watched=0,
-                active=self._tables.active,
+                active=self._active,
                 parked=sum(item.state == "parked" for item in pending),
                 conflicts=conflicts,
                 hidden=hidden,
@@ -285,8 +274,8 @@ class WorkQueue:
                 uploaded=self._counts.sent,
                 uploaded_bytes=self._counts.sent_bytes,
                 failed=self._counts.failed,
-                last_error=errors.last,
-                last_error_at_s=errors.at_s,
+                last_error=last_error,
+                last_error_at_s=last_error_at_s,
             )
 
 

@@ -1,4 +1,4 @@
-"""Receipts of a mirror: the object of a path, and whether the bucket holds exactly the bytes of files.
+"""Objects of a mirror: that of a path, the comparison of files with the bucket, and the sum of all sizes.
 
 Never:   waits for uploads, or changes anything.
 Threads: every method.
@@ -8,7 +8,7 @@ Fails:   InvalidArgument for a name that is not mirrored; StoreError from the bu
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from r2fs.disk.mirror_record import InStep
 from r2fs.mirror.names import NotMirrored
@@ -16,7 +16,8 @@ from r2fs.mirror.queue import WorkQueue
 from r2fs.mirror.settle import Parts
 from r2fs.model.errors import InvalidArgument, ObjectMissing
 from r2fs.model.keys import is_name, nfc, printable
-from r2fs.model.views import LocatedView, ReceiptView
+from r2fs.model.ports import pages
+from r2fs.model.views import LocatedView, ObjectsView, ReceiptView
 
 
 class MirrorReceipts:
@@ -91,13 +92,24 @@ class MirrorReceipts:
                 return {}
         below = [part for part in path.split("/") if is_name(part)]
         prefix = self._parts.settings.bucket.prefix + "".join(f"{part}/" for part in below)
-        found: dict[str, str] = {}
-        token: str | None = None
-        while expected:
-            page = store.list_page(nfc(prefix), token=token)
-            found |= {nfc(info.key): info.etag for info in page.objects}
-            token = page.token
-            if token is None:
+        found = pages(store, nfc(prefix)) if expected else ()
+        return {nfc(info.key): info.etag for page in found for info in page.objects}
+
+    # ------------------------------------------------------------------ sizes
+    def known(self) -> ObjectsView:
+        """Sum of the objects that are in step with a file."""
+        return ObjectsView(*self._parts.record.in_step())
+
+    def listed(
+        self, progress: Callable[[ObjectsView], None], cancelled: Callable[[], bool] = lambda: False
+    ) -> ObjectsView:
+        """Sum of all objects below the prefix. `progress` gets the sum so far, after each LIST."""
+        found = ObjectsView(0, 0)
+        for page in pages(self._parts.store, self._parts.settings.bucket.prefix):
+            size = sum(info.size for info in page.objects)
+            found = ObjectsView(found.objects + len(page.objects), found.bytes + size)
+            progress(found)
+            if cancelled():
                 break
         return found
 

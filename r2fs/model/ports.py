@@ -316,3 +316,14 @@ class Caller:
             raise WouldWait
         if self.cancelled is not None and self.cancelled.is_set():
             raise Interrupted("the caller was interrupted")
+
+
+def pages(store: ObjectStore, prefix: str) -> Iterator[ListPage]:
+    """Yield each page of a listing of all objects below `prefix`; a LIST is sent when the page is asked for."""
+    token = None
+    while True:
+        page = store.list_page(prefix, token=token)
+        yield page
+        token = page.token
+        if token is None:
+            return

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from r2fs.daemon.handover import holder
 from r2fs.daemon.protocol import is_believed, short_address
@@ -43,45 +43,33 @@ class Again:
     cwd: str
 
 
-class Keeper(Protocol):
-    def keep(self, fd: int) -> None:
-        """Keep the session: from now on the mount outlives this process."""
-        ...
+class Keeper:
+    """Keeps nothing: the mount ends with this process, for the reason `why`. Subclasses keep the session."""
 
-    def leave(self, environ: MutableMapping[str, str], fd: int) -> None:
-        """Leave the session to a successor: by execve() with `environ`, or started by another process."""
-        ...
-
-    def end(self) -> None:
-        """Stop keeping: the session is over."""
-        ...
-
-    def describe(self) -> str | None:
-        """Name of the keeper, for status; None where the session is not kept."""
-        ...
-
-
-class NoKeeper:
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str = "") -> None:
         self.why = why
 
     def keep(self, fd: int) -> None:
+        """Keep the session: from now on the mount outlives this process."""
         log.debug("the mount ends with this process: %s", self.why)
 
     def leave(self, environ: MutableMapping[str, str], fd: int) -> None:
+        """Leave the session to a successor: by execve() with `environ`, or started by another process."""
         raise NotImplementedError("no process keeps the session")
 
     def end(self) -> None:
-        pass
+        """Stop keeping: the session is over."""
 
     def describe(self) -> str | None:
+        """Name of the keeper, for status; None where the session is not kept."""
         return None
 
 
-class StoreKeeper:
+class StoreKeeper(Keeper):
     """systemd's FD store."""
 
     def __init__(self, manager: ServiceManager) -> None:
+        super().__init__()
         self._manager = manager
 
     @staticmethod
@@ -102,11 +90,12 @@ class StoreKeeper:
         return "systemd"
 
 
-class HolderKeeper:
+class HolderKeeper(Keeper):
     """Client of a holder process; holder.py has the messages."""
 
     def __init__(self, path: Path, grace_s: float, card: Mapping[str, object], again: Again | None) -> None:
         """`again`: command by which the holder starts a killed daemon; None: it starts none."""
+        super().__init__()
         # constant
         self._path = path
         self._deal = {

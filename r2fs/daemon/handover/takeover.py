@@ -24,7 +24,6 @@ from r2fs.daemon.handover.keeper import (
     Again,
     HolderKeeper,
     Keeper,
-    NoKeeper,
     StoreKeeper,
     is_over,
     is_session,
@@ -79,7 +78,7 @@ class TakeOver:
         self._lock = threading.Lock()  # held during a call of the keeper, which may take a moment
         self._over = False
         # set before any thread starts, or with the lock
-        self._keeper: Keeper = NoKeeper("it does not answer yet")
+        self._keeper: Keeper = Keeper("it does not answer yet")
         self._log: SessionLog | None = None
         self._left: Left | None = None
 
@@ -221,7 +220,7 @@ class TakeOver:
     def _give_up_locked(self, why: str) -> None:
         """Keep the session no more: the mount ends with this process."""
         self._end_locked()
-        self._keeper = NoKeeper(why)
+        self._keeper = Keeper(why)
 
     def describe(self) -> dict[str, str | None]:
         """Keeper of the session, or the reason why it is not kept; for status."""
@@ -229,7 +228,7 @@ class TakeOver:
         held = keeper.describe() if usable else None
         if held is not None:
             return {"held_by": held, "why_not": None}
-        if isinstance(keeper, NoKeeper):
+        if keeper.why:
             return {"held_by": None, "why_not": keeper.why}
         if self._over:
             return {"held_by": None, "why_not": "it is being unmounted"}

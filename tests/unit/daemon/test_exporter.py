@@ -20,8 +20,9 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from prometheus_client.parser import text_string_to_metric_families
 
 from r2fs.daemon.exporter import Exporter
-from r2fs.daemon.exposition import CONTENT_TYPE, USD, text_of
+from r2fs.daemon.exposition import CONTENT_TYPE, text_of
 from r2fs.model.ports import SystemClock
+from r2fs.model.prices import CLASS_A, CLASS_B, MILLION
 from r2fs.model.records import ObjectMeta
 from r2fs.model.settings.loading import load
 from r2fs.model.settings.timetable import OFF, BandwidthLimit
@@ -90,8 +91,8 @@ def test_values_are_those_of_the_views(exposition: Text):
     assert found["r2fs_held_transfers", "direction=up"] == 0
     assert found["r2fs_requests_total", "class=B,operation=GetObject"] == 3
     assert found["r2fs_requests_total", "class=A,operation=PutObject"] == 1
-    assert found["r2fs_request_cost_dollars_total", "class=A"] == pytest.approx(USD["A"])
-    assert found["r2fs_request_cost_dollars_total", "class=B"] == pytest.approx(3 * USD["B"])
+    assert found["r2fs_request_cost_dollars_total", "class=A"] == pytest.approx(CLASS_A / MILLION)
+    assert found["r2fs_request_cost_dollars_total", "class=B"] == pytest.approx(3 * CLASS_B / MILLION)
     assert found["r2fs_answers_total", "status=200"] == 2
     assert found["r2fs_answers_total", "status=412"] == 1
     assert found["r2fs_answers_total", "status=none"] == 1
