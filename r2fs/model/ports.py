@@ -319,7 +319,7 @@ class Caller:
 
 
 def pages(store: ObjectStore, prefix: str) -> Iterator[ListPage]:
-    """Yield each page of a listing of all objects below `prefix`; a LIST is sent when the page is asked for."""
+    """Yield each page of a listing of all objects below `prefix`; one LIST for each page, sent when the page is taken."""
     token = None
     while True:
         page = store.list_page(prefix, token=token)
