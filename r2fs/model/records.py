@@ -54,8 +54,7 @@ class Version:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(NamedTuple):
     """A key whose content is kept on this host."""
 
     key: str  # of a file; or of a directory, with all below: ends with `/`, or is empty
@@ -280,8 +279,7 @@ class KeptAttributes:
     stored_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class PendingDelete:
+class PendingDelete(NamedTuple):
     """Journal row of an object to be deleted from the bucket."""
 
     seq: int

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +61,10 @@ class CleanCache:
         self._names = NameFilter()
         self._limit = limit_bytes
         self._ttl_s = ttl_s
-        self._protection = Protection()
+        self._protection = protection = Protection(self._content.lock)
+        self.pin, self.unpin = protection.pin, protection.unpin
+        self.set_pinned, self.is_pinned = protection.set_pinned, protection.is_pinned
+        self.supersede = protection.supersede
         self._reserved = self._open_files = 0
         self._evicted = self._expired = 0
         self._hits, self._misses = self._kept_counts = self._content.run(Table.counts, (0, 0))
@@ -223,7 +226,7 @@ class CleanCache:
             gone, freed = [], 0
             for name in table.names():
                 etag, key = version_of(name)
-                if is_meant(key, etag) and not self._protection.counts(name):
+                if is_meant(key, etag) and not self._protection.counts_locked(name):
                     gone.append(name)
                     self.evicted(key, "dropped, by a command or for a newer version")
             with table.transact():
@@ -249,7 +252,7 @@ class CleanCache:
                 table.rename(before, after, row.about)
 
         with self._content.lock:
-            self._protection.rename(before, after)
+            self._protection.rename_locked(before, after)
             self._content.run(rename, None)
         parts = self.recall_parts(old) if old.size >= PARTS_FROM else None
         if parts is not None:
@@ -262,30 +265,6 @@ class CleanCache:
             self._limit, self._ttl_s = limit_bytes, ttl_s
         self.make_room(0)
         self.sweep()
-
-    def pin(self, version: Version) -> None:
-        """Keep the entry from eviction and expiry, until as many unpin()s."""
-        with self._content.lock:
-            self._protection.add(row_name(version.key, version.etag))
-
-    def unpin(self, version: Version) -> None:
-        with self._content.lock:
-            self._protection.remove(row_name(version.key, version.etag))
-
-    def set_pinned(self, keys: Collection[str], below: Collection[str]) -> None:
-        """Keep all entries of `keys`, and of keys below these prefixes, from eviction and expiry."""
-        with self._content.lock:
-            self._protection.set_keys(keys, below)
-
-    def supersede(self, before: Version, now: Version) -> None:
-        """Note that a pinned key has another version now: the entry of the earlier one can be evicted."""
-        with self._content.lock:
-            self._protection.supersede(row_name(before.key, before.etag), row_name(now.key, now.etag))
-
-    def is_pinned(self, key: str) -> bool:
-        """True for a key that a person has pinned, or below such a prefix."""
-        with self._content.lock:
-            return self._protection.covers_key(key)
 
     def set_reserved(self, size: int, files: int = 0) -> None:
         """Set the bytes and the number of open files that are not entries: they count against the limit, and in `view`.
@@ -322,7 +301,7 @@ class CleanCache:
         return len(old)
 
     def _is_old_locked(self, name: str, stored_at_s: float) -> bool:
-        if not self._ttl_s or self._protection.covers(name):
+        if not self._ttl_s or self._protection.covers_locked(name):
             return False
         return not -CLOCK_SLACK_S <= self._clock.time() - stored_at_s < self._ttl_s
 
@@ -349,7 +328,7 @@ class CleanCache:
     def _victims_locked(self, table: Table, size: int, keep: str | None) -> tuple[list[Row], bool]:
         """Return entries that free `size` bytes, and True if enough."""
         return self._eviction.victims(
-            table, size, self._limit, lambda name: name == keep or self._protection.covers(name)
+            table, size, self._limit, lambda name: name == keep or self._protection.covers_locked(name)
         )
 
     def _delete_locked(self, table: Table, rows: list[Row]) -> None:

@@ -5,17 +5,20 @@ more than ONCE of the limit, it gives, so that a scan of a large tree evicts its
 file that is downloaded again after its eviction from the first queue counts as used again (2Q: Johnson and Shasha,
 1994).
 
-Locks:   every method is called with the lock of the content's shelf held.
+Locks:   that of the content's shelf: `Protection` takes it, but for its methods named _locked; those of `Eviction`
+         are called with it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from threading import RLock
 
-from r2fs.disk.cache.name_filter import version_of
+from r2fs.disk.cache.name_filter import row_name, version_of
 from r2fs.disk.cache.table import BATCH, Row, Table
 from r2fs.model.ports import Clock
+from r2fs.model.records import Version
 
 ONCE = 4  # the first queue's part of the limit
 AGAIN_S = 60.0  # uses within this time after the download are one: a probe of a header, then the read
@@ -26,48 +29,58 @@ class Protection:
     """The entries that neither eviction nor expiry takes: pins of open files, counted by row name; and the keys, and
     prefixes of keys, that a person has pinned: `engine/namespace/pins.py` reads the durable pins and sets them here."""
 
-    def __init__(self) -> None:
+    def __init__(self, lock: RLock) -> None:
+        # constant
+        self._lock = lock  # of the content's shelf
+        # guarded by: _lock
         self._counts: dict[str, int] = {}  # by row name; no zeros
         self._keys: frozenset[str] = frozenset()
         self._below: tuple[str, ...] = ()  # prefixes, each ends with `/` or is empty
         self._outdated: set[str] = set()  # row names of pinned keys' earlier versions
 
-    def add(self, name: str) -> None:
-        self._counts[name] = self._counts.get(name, 0) + 1
+    def pin(self, version: Version) -> None:
+        """Keep the entry from eviction and expiry, until as many unpin()s."""
+        name = row_name(version.key, version.etag)
+        with self._lock:
+            self._counts[name] = self._counts.get(name, 0) + 1
 
-    def remove(self, name: str) -> None:
-        left = self._counts.pop(name, 0) - 1
-        if left > 0:
-            self._counts[name] = left
+    def unpin(self, version: Version) -> None:
+        name = row_name(version.key, version.etag)
+        with self._lock:
+            left = self._counts.pop(name, 0) - 1
+            if left > 0:
+                self._counts[name] = left
 
-    def rename(self, before: str, after: str) -> None:
+    def rename_locked(self, before: str, after: str) -> None:
         """Move the counts of one row to another."""
         if before != after and before in self._counts:
             self._counts[after] = self._counts.get(after, 0) + self._counts.pop(before)
 
-    def set_keys(self, keys: Iterable[str], below: Iterable[str]) -> None:
-        """Replace the pinned keys, and the prefixes below which all keys are pinned."""
-        self._keys, self._below = frozenset(keys), tuple(below)
+    def set_pinned(self, keys: Iterable[str], below: Iterable[str]) -> None:
+        """Keep all entries of `keys`, and of keys below these prefixes, from eviction and expiry."""
+        with self._lock:
+            self._keys, self._below = frozenset(keys), tuple(below)
 
-    def supersede(self, before: str, now: str) -> None:
-        """Note that a pinned key has another version now: the earlier one is no longer protected."""
-        self._outdated.discard(now)
-        self._outdated.add(before)
+    def supersede(self, before: Version, now: Version) -> None:
+        """Note that a pinned key has another version now: the entry of the earlier one can be evicted."""
+        with self._lock:
+            self._outdated.discard(row_name(now.key, now.etag))
+            self._outdated.add(row_name(before.key, before.etag))
 
-    def counts(self, name: str) -> bool:
+    def counts_locked(self, name: str) -> bool:
         """True if a file of the row is open."""
         return name in self._counts
 
-    def covers(self, name: str) -> bool:
+    def covers_locked(self, name: str) -> bool:
         """True if the row is protected, by either kind of pin."""
         if name in self._counts:
             return True
         if not self._keys and not self._below:
             return False
-        return name not in self._outdated and self.covers_key(version_of(name)[1])
+        return name not in self._outdated and self.is_pinned(version_of(name)[1])
 
-    def covers_key(self, key: str) -> bool:
-        """True if a person has pinned the key."""
+    def is_pinned(self, key: str) -> bool:
+        """True for a key that a person has pinned, or below such a prefix."""
         return key in self._keys or key.startswith(self._below)
 
 

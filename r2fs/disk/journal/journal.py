@@ -150,10 +150,7 @@ class Journal:
             self.drop_multipart(ino)
 
     def put_delete(self, row: PendingDelete) -> None:
-        self._database.run(
-            "INSERT OR REPLACE INTO pending_delete VALUES (?, ?, ?, ?, ?)",
-            (row.seq, row.key, row.etag, row.after_ino, row.watch_until_s),
-        )
+        self._database.run("INSERT OR REPLACE INTO pending_delete VALUES (?, ?, ?, ?, ?)", row)
 
     def drop_delete(self, seq: int) -> None:
         self._database.run("DELETE FROM pending_delete WHERE seq = ?", (seq,))
@@ -165,10 +162,7 @@ class Journal:
         self._database.run("DELETE FROM staging_garbage WHERE staged = ?", (staged,))
 
     def put_attempt(self, attempt: Attempt) -> None:
-        self._database.run(
-            "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?)",
-            (attempt.id, attempt.ino, attempt.key, attempt.started_s, attempt.unknown),
-        )
+        self._database.run("INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?)", attempt)
 
     def drop_attempt(self, attempt_id: str) -> None:
         self._database.run("DELETE FROM attempt WHERE id = ?", (attempt_id,))
@@ -231,8 +225,7 @@ class Journal:
                     PendingDelete(*values) for values in query("SELECT * FROM pending_delete ORDER BY seq")
                 ),
                 attempts=tuple(
-                    Attempt(id_, ino, key, started, bool(unknown))
-                    for id_, ino, key, started, unknown in query("SELECT * FROM attempt")
+                    Attempt(*row)._replace(unknown=bool(row[4])) for row in query("SELECT * FROM attempt")
                 ),
                 staging_gc=tuple(staged for (staged,) in query("SELECT staged FROM staging_garbage")),
             )
@@ -278,9 +271,7 @@ class PinRows:
         """Keep the pins in one transaction; those that exist keep their time."""
         with self._database.transaction():
             for pin in pins:
-                self._database.run(
-                    "INSERT OR IGNORE INTO pin VALUES (?, ?, ?)", (pin.key, pin.session, pin.since_s)
-                )
+                self._database.run("INSERT OR IGNORE INTO pin VALUES (?, ?, ?)", pin)
 
     def drop(self, pins: Iterable[Pin]) -> None:
         with self._database.transaction():

@@ -60,6 +60,9 @@ class Value:
     rank: Rank
 
 
+NO_VALUE = Value(None, "default", DEFAULT)
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
     """Value on the command line: `raw` is text, or True and False for a switch."""
@@ -77,16 +80,13 @@ class Values:
     by_name: Mapping[str, Value]
 
     def get(self, name: str) -> Any:
-        found = self.by_name.get(name)
-        return None if found is None else found.value
+        return self.by_name.get(name, NO_VALUE).value
 
     def rank(self, name: str) -> Rank:
-        found = self.by_name.get(name)
-        return DEFAULT if found is None else found.rank
+        return self.by_name.get(name, NO_VALUE).rank
 
     def source(self, name: str) -> str:
-        found = self.by_name.get(name)
-        return "default" if found is None else found.source
+        return self.by_name.get(name, NO_VALUE).source
 
     def shown(self, option: Option) -> str:
         """Value in TOML; secrets hidden; "" without a value."""
@@ -203,19 +203,15 @@ def _target(target: str | None, file: SettingsFile) -> tuple[str, str]:
             scheme, rest = slip[1].lower(), slip[2]
             meant = f"{scheme}://{'/' if scheme == 'file' else ''}{rest}"
             raise SettingsError(f"{target!r} is not a URL as r2fs has them: is {meant} meant?")
-        if file.mounts:
-            hint = near(target, file.mounts) or f" (it has {', '.join(sorted(file.mounts))})"
-        else:
-            hint = ""
-        where = (
-            f"{file.path} has no [mount.{target}]"
-            if file.exists
-            else f"there is no settings file {file.path}"
-        )
         if target.startswith(("/", "./", "../", "~/")):
             directory = os.path.abspath(os.path.expanduser(target))
             raise SettingsError(f"{target} is a path: a directory in place of a bucket is file://{directory}")
-        raise SettingsError(f"{target!r} is neither a URL (r2://BUCKET) nor a mount's name: {where}{hint}")
+        where = f"{file.path} has no [mount.{target}]"
+        if file.mounts:
+            where += near(target, file.mounts) or f" (it has {', '.join(sorted(file.mounts))})"
+        elif not file.exists:
+            where = f"there is no settings file {file.path}"
+        raise SettingsError(f"{target!r} is neither a URL (r2://BUCKET) nor a mount's name: {where}")
     return target, ""
 
 
@@ -233,9 +229,7 @@ def _of_environment(environ: Mapping[str, str], base: Path) -> Iterator[tuple[st
     """Values of variables. Empty variables are ignored."""
     family = _key_family(environ)
     for option in TABLE:
-        if raw := environ.get(option.own_variable):
-            rank = (ENVIRONMENT, _OWN_VARIABLE)
-            yield option.name, Candidate(raw, f"variable {option.own_variable}", rank, base)
+        yield from ((option.name, found) for found in _of_own_variable(option, environ, base))
         for variable in option.variables:
             own_family = variable.split("_")[0]
             if option.name in KEY_PARTS and own_family != family:
@@ -254,6 +248,11 @@ def _of_environment(environ: Mapping[str, str], base: Path) -> Iterator[tuple[st
                 yield name, Candidate(_file_text(path, source), source, (ENVIRONMENT, _CREDENTIAL))
 
 
+def _of_own_variable(option: Option, environ: Mapping[str, str], base: Path) -> Iterator[Candidate]:
+    if raw := environ.get(option.own_variable):
+        yield Candidate(raw, f"variable {option.own_variable}", (ENVIRONMENT, _OWN_VARIABLE), base)
+
+
 def _of_flag(name: str, flag: Flag, base: Path) -> Candidate:
     if BY_NAME[name].secret:
         raise SettingsError(f"{flag.source}: {name} is secret and cannot be an argument: use a file")
@@ -265,11 +264,9 @@ def _of_env_file(
 ) -> tuple[dict[str, str], Path | None]:
     """Variables of the setting `env_file`, and its path. It is read only where a person has named it."""
     option = BY_NAME["env_file"]
-    found = list(candidates)
-    if raw := environ.get(option.own_variable):
-        found.append(Candidate(raw, f"variable {option.own_variable}", (ENVIRONMENT, _OWN_VARIABLE), base))
+    found = [*candidates, *_of_own_variable(option, environ, base)]
     if (flag := flags.get("env_file")) is not None:
-        found.append(Candidate(flag.raw, flag.source, (FLAG, 0), base))
+        found.append(_of_flag("env_file", flag, base))
     named = _strongest(option, found)
     if named is None:
         return {}, None
