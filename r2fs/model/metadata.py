@@ -60,7 +60,9 @@ class Facts:
 
 def attributes_from(info: ObjectInfo) -> Facts:
     """Attributes by an answer to HEAD or GET."""
-    metadata = info.metadata or {}
+    headers = {_COLON + name: value for name, value in (info.headers or {}).items()}
+    if not (metadata := info.metadata or {}):  # as of most objects by other tools
+        return Facts(content_type=info.content_type, extra=headers)
     empty = info.size == 0 and _type_by(info.key) == stat.S_IFREG
     mode = mode_of(metadata.get(MODE), info.key, empty)
     understood: dict[str, int | None] = {
@@ -77,7 +79,7 @@ def attributes_from(info: ObjectInfo) -> Facts:
         gid=understood[GID],
         mtime_ns=understood[MTIME],
         content_type=info.content_type,
-        extra=extra | {_COLON + name: value for name, value in (info.headers or {}).items()},
+        extra=extra | headers,
         kind=SPECIAL_KINDS.get(stat.S_IFMT(mode)) if mode is not None and empty else None,
     )
 

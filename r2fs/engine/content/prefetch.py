@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from functools import partial
 from math import ceil
 from typing import NamedTuple
 
@@ -48,6 +47,13 @@ class _Waiting(NamedTuple):
     cause: causes.Cause
 
 
+class _Opened(NamedTuple):
+    """A file that is being downloaded."""
+
+    waiting: _Waiting
+    source: Source
+
+
 class Prefetch:
     def __init__(
         self, core: Core, contents: Contents, reader: Reader, space: DiskSpace, jobs: DownloadQueue
@@ -62,6 +68,7 @@ class Prefetch:
         self._siblings = Siblings()
         self._waiting: deque[_Waiting] = deque()
         self._running = 0  # jobs submitted, and not ended
+        self._starting = 0  # of these, jobs that have not begun
 
     @property
     def surplus(self) -> int:
@@ -142,100 +149,97 @@ class Prefetch:
         self._waiting = deque(wanted[:MOST])
 
     def start(self) -> None:
-        """Start waiting downloads while slots are left. Without Core.lock: a job may run where it is submitted."""
-        while self._waiting:  # read without the lock: an append meanwhile is followed by a `start` of its own
+        """Submit jobs for waiting files while slots are left. Without Core.lock: a job may run where it is submitted."""
+        while (
+            self._has_slot()
+        ):  # looked at without the lock: an append meanwhile is followed by a `start` of its own
             with self._core.lock:
-                waiting = self._next_locked()
-            if waiting is None or not self._submit(waiting):
-                return
-
-    def _submit(self, waiting: _Waiting) -> bool:
-        if self._jobs.submit(partial(self._run, waiting), AHEAD):
-            return True
-        with self._core.lock:
-            self._running -= 1
-        return False
-
-    def _next_locked(self) -> _Waiting | None:
-        """Take a slot and the next file in line; None: no slot is left, or no file."""
-        self._core.assert_held()
-        if self._core.frugal:
-            self._waiting.clear()
-        while self._waiting and not self._core.stopping and self._running < self._at_once():
-            waiting = self._waiting.popleft()
-            if self._siblings.wants(waiting.chosen):
+                if not self._has_slot():
+                    return
                 self._running += 1
-                return waiting
-        return None
-
-    def _at_once(self) -> int:
-        """Return the number of parallel downloads for a busy line. From a near server more would wait for this processor."""
-        busy = ceil(self._reader.soonest_s / OWN_S) + 1
-        return min(max(NEAR, busy), self._jobs.limit - SPARED)
-
-    def _run(self, first: _Waiting) -> None:
-        """Job: download files in line, one after another, without a wake-up of a thread for each."""
-        following: _Waiting | None = first
-        short = self._space.disk().short
-        for _ in range(IN_A_ROW):
-            if following is None:
+                self._starting += 1
+            if not self._jobs.submit(self._run, AHEAD):
+                with self._core.lock:
+                    self._running -= 1
+                    self._starting -= 1
                 return
-            with causes.caused_by(following.cause):
-                following = self._bring(following, short)
-            if self._jobs.has_urgent:
-                break
-        if following is not None:
-            self._submit(following)
 
-    def _bring(self, waiting: _Waiting, short: bool) -> _Waiting | None:
-        """Download one file, and close it as after a reader's last close; return the next in line."""
-        source = None
+    def _has_slot(self) -> bool:
+        """True if a further job has a file and a slot. From a near server more would wait for this processor."""
+        if len(self._waiting) <= self._starting:
+            return False
+        busy = ceil(self._reader.soonest_s / OWN_S) + 1
+        return self._running < min(max(NEAR, busy), self._jobs.limit - SPARED)
+
+    def _run(self) -> None:
+        """Job: download files in line, one after another, without a wake-up of a thread for each."""
+        short, opened = self._space.disk().short, None
+        with self._core.lock:
+            self._starting -= 1
         try:
-            source = self._begin(waiting.chosen, waiting.node, short)
-            if source is not None:
-                self._download(waiting.chosen, source)
+            for _ in range(IN_A_ROW):
+                with self._core.lock:  # once for each file: readers wait for it
+                    if opened is not None:
+                        self._close(opened)
+                    opened = self._open_next(short)
+                if opened is None:
+                    break
+                self._download(opened)
+                if self._jobs.has_urgent:
+                    break
         finally:
             with self._core.lock:
                 self._running -= 1
-                if source is not None:
-                    self._end(waiting.chosen, waiting.node, source)
-        with self._core.lock:
-            return self._next_locked()
+                if opened is not None:
+                    self._close(opened)
+        self.start()
 
-    def _begin(self, chosen: Chosen, node: Node, short: bool) -> Source | None:
-        """Open the file; None: it needs no download, or has no room."""
-        with self._core.lock:
-            if self._core.stopping or not self._siblings.wants(chosen):
-                return None
-            base = node.base
-            if (
-                short
-                or base is None
-                or not self._may_come(node)
-                or self._core.cache.contains(base, whole=chosen.size >= base.size)
-            ):
-                self._siblings.skipped(chosen)
-                return None
-            try:
-                source = self._contents.source(node)
-            except R2fsError as error:
-                log.debug("%s: not fetched ahead: %s", printable(node.name), error)
-                self._siblings.failed(chosen)
-                return None
-            if source is None or source.content.in_memory:
-                self._siblings.skipped(chosen)
-                self._contents.close_unused(node)
-                return None
-            return source
+    def _open_next(self, short: bool) -> _Opened | None:
+        """Open the next file in line that needs a download; None: there is none. With Core.lock held."""
+        if self._core.frugal or self._core.stopping:
+            self._waiting.clear()
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            source = self._source(waiting, short) if self._siblings.wants(waiting.chosen) else None
+            if source is not None:
+                return _Opened(waiting, source)
+        return None
 
-    def _download(self, chosen: Chosen, source: Source) -> None:
+    def _source(self, waiting: _Waiting, short: bool) -> Source | None:
+        """Return what the file lacks; None: it needs no download, or has no room. With Core.lock held."""
+        chosen, node = waiting.chosen, waiting.node
+        base = node.base
+        if (
+            short
+            or base is None
+            or not self._may_come(node)
+            or self._core.cache.contains(base, whole=chosen.size >= base.size)
+        ):
+            self._siblings.skipped(chosen)
+            return None
+        try:
+            source = self._contents.source(node)
+        except R2fsError as error:
+            log.debug("%s: not fetched ahead: %s", printable(node.name), error)
+            self._siblings.failed(chosen)
+            return None
+        if source is None or source.content.in_memory:
+            self._siblings.skipped(chosen)
+            self._contents.close_unused(node)
+            return None
+        return source
+
+    def _download(self, opened: _Opened) -> None:
+        (chosen, _, cause), source = opened
         size = source.content.size
-        self._reader.bring(source, 0, min(chosen.size, size))
-        if chosen.tail and chosen.size < size:
-            self._reader.bring(source, max(chosen.size, size - TAIL), size)
+        with causes.caused_by(cause):
+            self._reader.bring(source, 0, min(chosen.size, size))
+            if chosen.tail and chosen.size < size:
+                self._reader.bring(source, max(chosen.size, size - TAIL), size)
 
-    def _end(self, chosen: Chosen, node: Node, source: Source) -> None:
-        """Close the file unless a handle needs it. With Core.lock held."""
+    def _close(self, opened: _Opened) -> None:
+        """Close the file as after a reader's last close, unless a handle needs it. With Core.lock held."""
+        (chosen, node, _), source = opened
         content = source.content
         if node.content is not content or node.handles:
             return
