@@ -1,16 +1,15 @@
-"""Retries over any ObjectStore: exponential backoff with full jitter, and lost answers understood.
+"""Retries over any ObjectStore: exponential backoff with full jitter, and proof of attempts without an answer.
 
-Owns:    when a request is sent again, and for how long that goes on.
-Never:   retries what a person has to mend (Refused), or what is an answer (ObjectMissing, 412);
-         retries for ever: the engine's schedules do that, with its state in the journal.
+Never:   retries a refusal that a person has to mend (Refused), or an answer (ObjectMissing, 412); retries for ever:
+         the engine's schedules do that, with their state in the journal.
 Threads: every method is thread-safe; waiting ends at close().
 Fails:   the last error of the inner store.
 
-What is refused for its key or rights is sent once more if there is another key by now (`Keys`).
+A request that is refused for its key or rights is sent once more if another key is in use by then (`Keys`).
 
-A request without an answer may have been carried out. Sent again, it then meets its own doing:
-a 412 for a PUT, a copy or a Complete, NoSuchUpload for a Complete. Only after such an attempt is
-HEAD asked whether what is there is ours.
+A request without an answer may have been carried out. A second one is then refused because of the first: by 412 for
+a PUT, a copy or a Complete, by NoSuchUpload for a Complete. Only after such an attempt a HEAD finds out whether the
+object is this host's.
 """
 
 from __future__ import annotations
@@ -175,8 +174,19 @@ class RetryingStore:
     def tries(self, policy: Policy | None = None) -> Tries:
         return Tries(self, policy or self._policy)
 
-    def _repeat(self, call: Callable[[], T], policy: Policy | None = None, prompt: bool = False) -> T:
-        """For what may be done twice. `prompt`: the server answers it at once."""
+    def _repeat(
+        self,
+        call: Callable[[], T],
+        policy: Policy | None = None,
+        prompt: bool = False,
+        ours: Callable[[PreconditionFailed | UploadMissing], T | None] | None = None,
+    ) -> T:
+        """Return the result of `call`, which is repeated after errors that pass.
+
+        prompt  the server answers such a request at once: its silence counts as an outage
+        ours    of a request that must be done once: returns the result of an earlier attempt without an answer, if
+                that attempt was carried out and this one was refused for it
+        """
         tries = self.tries(policy)
         while True:
             if prompt:
@@ -184,12 +194,18 @@ class RetryingStore:
             try:
                 done = call()
             except StoreError as error:
+                if ours is not None and isinstance(error, PreconditionFailed | UploadMissing):
+                    self.health.answered()
+                    found = ours(error) if tries.unknown else None
+                    if found is None:
+                        raise
+                    return found
                 tries.after(error)
             else:
                 self.health.answered()
                 return done
 
-    # ---- requests that may simply be sent again
+    # ---- requests that may be sent again
     def check(self) -> None:
         self._repeat(self.inner.check, BRIEF)
 
@@ -240,19 +256,13 @@ class RetryingStore:
     def get(
         self, key: str, *, start: int = 0, length: int | None = None, if_match: str | None = None
     ) -> Download:
-        tries = self.tries()
-        while True:
-            self.health.requested()
-            try:
-                opened = self.inner.get(key, start=start, length=length, if_match=if_match)
-            except StoreError as error:
-                tries.after(error)
-            else:
-                self.health.answered()
-                stop = opened.info.size if length is None else min(opened.info.size, start + length)
-                return Resuming(self, key, start, stop, opened)
+        opened = self._repeat(
+            lambda: self.inner.get(key, start=start, length=length, if_match=if_match), prompt=True
+        )
+        stop = opened.info.size if length is None else min(opened.info.size, start + length)
+        return Resuming(self, key, start, stop, opened)
 
-    # ---- requests that meet their own doing when sent again
+    # ---- requests that must be done once
     def put(self, key: str, body: Body, meta: ObjectMeta, *, condition: Condition | None = None) -> str:
         held = self.bandwidth.up.sending(body)
 
@@ -265,7 +275,7 @@ class RetryingStore:
                     condition = Condition.matches(error.etag)  # the damaged object is ours to replace
                 raise
 
-        return self._once(send, lambda error: self._ours(key, meta, getattr(body, "md5_hex", None)))
+        return self._repeat(send, ours=lambda error: self._ours(key, meta, getattr(body, "md5_hex", None)))
 
     def copy(
         self,
@@ -284,7 +294,7 @@ class RetryingStore:
                 return None
             return self._ours(key, meta, source.etag)
 
-        return self._once(lambda: self.inner.copy(source, key, meta=meta, condition=condition), ours)
+        return self._repeat(lambda: self.inner.copy(source, key, meta=meta, condition=condition), ours=ours)
 
     def complete_upload(
         self,
@@ -299,29 +309,9 @@ class RetryingStore:
             found = self._found(key) if expected is not None else None
             return expected if found is not None and found.etag == expected else None
 
-        return self._once(
-            lambda: self.inner.complete_upload(key, upload_id, parts, condition=condition), ours
+        return self._repeat(
+            lambda: self.inner.complete_upload(key, upload_id, parts, condition=condition), ours=ours
         )
-
-    def _once(
-        self, call: Callable[[], str], ours: Callable[[PreconditionFailed | UploadMissing], str | None]
-    ) -> str:
-        """For what must be done once: `ours` returns the ETag of what an attempt without an answer has stored, if any."""
-        tries = self.tries()
-        while True:
-            try:
-                etag = call()
-            except (PreconditionFailed, UploadMissing) as error:
-                self.health.answered()
-                found = ours(error) if tries.unknown else None
-                if found is None:
-                    raise
-                return found
-            except StoreError as error:
-                tries.after(error)
-            else:
-                self.health.answered()
-                return etag
 
     def _ours(self, key: str, meta: ObjectMeta | None, etag: str | None) -> str | None:
         """The ETag of what `key` holds, if an attempt of this very call put it there.

@@ -5,7 +5,8 @@ Owns:    the choice of transport for each frequent request. What reads may be as
          finds: after any other answer that is not understood, `retry.py` finds out whether the write was done.
 Never:   keeps a key that somebody has replaced.
 Threads: a client may be used by any. One whose key was replaced gives way to another between two requests.
-Locks:   Clients._lock, a leaf, held while one is put in the other's place.
+Locks:   Clients._lock, a leaf, held while `Requests` are made, for which a key may be looked up, and while the key is
+         replaced.
 """
 
 from __future__ import annotations
@@ -52,11 +53,28 @@ ODD = 8  # answers that boto3 alone has understood, until it goes first
 UNREADABLE: tuple[type[Exception], ...] = (R2fsError, *EXPECTED)  # what reading a key anew may raise
 
 
-class Clients:
-    """The client in use, and another one as soon as its key is refused and there is a new one.
+class _Made:
+    """Both transports of one key."""
 
-    `credentials` reads the key where the settings had it from; a profile, and AWS's own places, are
-    read anew by themselves.
+    def __init__(self, session: Session, client: S3Client) -> None:
+        # constant
+        self.session = session
+        self.client = client
+        # guarded by: Clients._lock; `is_made` is read without it
+        self.is_made = False
+        self.requests: Requests | None = None  # None: boto3 sends all
+
+    def close(self) -> None:
+        self.client.close()
+        if self.requests is not None:
+            self.requests.close()
+
+
+class Clients:
+    """See the head of the file.
+
+    `credentials` reads the key where the settings had it from; a profile, and AWS's own places, are read anew by
+    botocore.
     """
 
     def __init__(
@@ -71,17 +89,20 @@ class Clients:
         self._counter = counter
         self._timeouts_s = connect_s, read_s
         self._credentials = credentials
-        # guarded by: _lock, together; `current` and `generation` are read without it
+        # guarded by: _lock, together; read without it
         self._lock = Lock()
         self._bucket = bucket
-        self._session = open_session(bucket.credentials)
+        self._made = self._of(bucket, open_session(bucket.credentials))
         self.generation = 0
-        self.current = make_client(bucket, counter, connect_s, read_s, self._session)
-        self._requests: tuple[S3Client, Requests | None] | None = (
-            None  # with the client that they are made after
-        )
         # counted by any thread; one that is lost makes no difference
         self._odd = 0
+
+    def _of(self, bucket: Bucket, session: Session) -> _Made:
+        return _Made(session, make_client(bucket, self._counter, *self._timeouts_s, session))
+
+    @property
+    def current(self) -> S3Client:
+        return self._made.client
 
     @property
     def credentials(self) -> Credentials:
@@ -119,21 +140,18 @@ class Clients:
 
         They are made at the first request: that needs a key, and looking for one may take a while.
         """
-        found = self._requests
-        if found is not None and found[0] is self.current:
-            return found[1]
-        client, session = self.current, self._session
-        try:
-            made = client, self._made_after(client, session)
-        except EXPECTED:
-            return None
+        made = self._made
+        if made.is_made:
+            return made.requests
         with self._lock:
-            if self.current is client and (self._requests is None or self._requests[0] is not client):
-                self._requests, made = made, (client, None)
-            found = self._requests
-        if made[1] is not None:
-            made[1].close()  # another thread was faster, or another key
-        return found[1] if found is not None else None
+            made = self._made
+            if not made.is_made:
+                try:
+                    made.requests = self._made_after(made.client, made.session)
+                except EXPECTED:
+                    return None
+                made.is_made = True
+            return made.requests
 
     def connect_ahead(self) -> None:
         """Open connections for the first requests, with the key in use."""
@@ -165,35 +183,27 @@ class Clients:
         """Look where the key came from. True if another one is in use now than that of generation `since`."""
         if self.generation != since:
             return True
-        bucket, old = self._bucket, self._session
+        bucket, old = self._bucket, self._made
         if bucket.credentials.anonymous:
             return False
         try:
             if self._credentials is not None:
                 bucket = replace(bucket, credentials=self._credentials())
             session = open_session(bucket.credentials)
-            if same_key(old, session):
+            if same_key(old.session, session):
                 return False
-            client = make_client(bucket, self._counter, *self._timeouts_s, session)
+            made = self._of(bucket, session)
         except UNREADABLE as error:
             log.warning("%s: the key cannot be read again: %s", bucket.url, error)
             return False
-        requests: tuple[S3Client, Requests | None] | None = None
         with self._lock:
             if self.generation == since:
-                self._bucket, self._session = bucket, session
-                self.current, client = client, self.current
-                self._requests, requests = None, self._requests
+                self._bucket, self._made, made = bucket, made, self._made
                 self.generation += 1
                 log.info("%s: the key was replaced: going on with the new one", bucket.url)
-        client.close()  # of the old one, or of a second that was made at the same time
-        if requests is not None and requests[1] is not None:
-            requests[1].close()
+        made.close()  # the old one, or a second that was made at the same time
         return True
 
     def close(self) -> None:
-        self.current.close()
         with self._lock:
-            requests = self._requests
-        if requests is not None and requests[1] is not None:
-            requests[1].close()
+            self._made.close()

@@ -1,14 +1,13 @@
-"""Between the HTTP session and who parses the answer: it is bounded, checked and read before.
+"""Judgement of an answer before anything is made of it: success, S3 error, or no answer of an S3 server.
 
-Owns:    how much is read of an answer, how long that may take, which status is a success of which operation,
-         and what tells an S3 error from a web page. What it read of a document is `Answer.document`.
+Owns:    the bounds of size and time of an answer's body, the statuses of success by operation, and the difference
+         between an S3 error and a web page. A document that was read is `Answer.document`.
 Never:   reads the body of a GET that succeeded; follows a redirect.
 Threads: any; an Answer belongs to the context of one request.
-Fails:   Malformed for what is no S3 answer; boto3's own errors for a connection that breaks.
+Fails:   Malformed for anything but an S3 answer; boto3's own errors for a connection that breaks.
 
-`requests.py` takes the verdict as it is. boto3 reads bodies whole, whatever their size, and takes a web page for
-an empty listing. So it is handed no body where it would parse one: of an error it gets the code and the message,
-written anew.
+`requests.py` uses the verdict. boto3 would read bodies of any size, and take a web page for an empty listing: so it
+gets no body to parse, and of an error a new one, of code and message alone.
 """
 
 from __future__ import annotations
@@ -46,6 +45,7 @@ LARGE_BYTES = 6 << 20
 LARGE = frozenset({"ListObjectsV2", "DeleteObjects", "ListMultipartUploads", "ListBuckets"})
 SMALL_BYTES = 64 << 10  # any other answer: a few hundred as a rule
 READ = 64 << 10
+TOO_LONG = b"<"  # in place of an error's body that is too long for S3: a page, whatever it says
 SLOWEST = 2  # a body of this size may take so many times the longest silence of a connection
 # AWS and MinIO send the status at once, and then white space for as long as they copy or put together: minutes.
 AT_WORK = frozenset({"CompleteMultipartUpload", "CopyObject", "UploadPartCopy"})
@@ -147,7 +147,7 @@ class Verdict:
 
 
 def receive(raw: Any, size: int, url: str, broken: Callable[[str, Exception], Exception]) -> bytes:
-    """Read part of a body by one call of the socket: `read` would wait for all of `size`, however slowly it drips.
+    """Read part of a body by one call of the socket: `read` would wait until all of `size` has come.
 
     `broken` makes the error of a connection that broke.
     """
@@ -182,7 +182,8 @@ class Judge:
     def _judged(self, request: Sent, operation: str, response: Came, answer: Answer) -> Verdict:
         status: int = response.status_code
         if status >= 300:
-            return _refused(request, response, self._beginning(request, response))
+            body = self._read(request, response, SMALL_BYTES, self._within_s)
+            return _refused(request, response, TOO_LONG if body is None else body)
         if status not in DONE.get(operation, ONLY_200):
             raise Malformed(f"status {status}")
         if operation == "GetObject":
@@ -204,39 +205,31 @@ class Judge:
         return Verdict(status, body=body if operation in PARSED_BY_BOTO3 else b"")
 
     def _body(self, request: Sent, response: Came, limit: int, within_s: float) -> bytes:
-        """All of it."""
-        pieces, length = [], 0
-        for piece in self._pieces(request, response, within_s):
-            pieces.append(piece)
-            length += len(piece)
-            if length > limit:
-                raise Malformed(f"more than {limit} bytes")
+        body = self._read(request, response, limit, within_s)
+        if body is None:
+            raise Malformed(f"more than {limit} bytes")
         said = response.headers.get("content-length", "")
-        if request.method != "HEAD" and said.isascii() and said.isdigit() and int(said) > length:
-            raise Malformed(f"{length} bytes in place of {said}")
-        return b"".join(pieces)
+        if request.method != "HEAD" and said.isascii() and said.isdigit() and int(said) > len(body):
+            raise Malformed(f"{len(body)} bytes in place of {said}")
+        return body
 
-    def _beginning(self, request: Sent, response: Came) -> bytes:
-        """An error's body; none of one that is too long for an S3 error."""
-        pieces, length = [], 0
-        for piece in self._pieces(request, response, self._within_s):
-            pieces.append(piece)
-            length += len(piece)
-            if length > SMALL_BYTES:
-                response.raw.close()
-                return b"<"  # a page, whatever it says
-        return b"".join(pieces)
-
-    def _pieces(self, request: Sent, response: Came, within_s: float) -> Iterator[bytes]:
-        end = time.monotonic() + within_s
+    def _read(self, request: Sent, response: Came, limit: int, within_s: float) -> bytes | None:
+        """Read a whole body; None where it is longer than `limit`, and the connection ends."""
 
         def broken(url: str, error: Exception) -> Exception:
             return boto_errors.ConnectionClosedError(error=error, request=request, endpoint_url=url)
 
+        end = time.monotonic() + within_s
+        pieces, length = [], 0
         while piece := receive(response.raw, READ, request.url, broken):
-            yield piece
+            pieces.append(piece)
+            length += len(piece)
+            if length > limit:
+                response.raw.close()
+                return None
             if time.monotonic() > end:
                 raise boto_errors.ReadTimeoutError(endpoint_url=request.url, error="it drips")
+        return b"".join(pieces)
 
 
 def _refused(request: Sent, response: Came, body: bytes) -> Verdict:
