@@ -1,8 +1,6 @@
-"""A request's body on its way out.
+"""Bodies of requests, whose own errors (a cancelled upload, a failing disk) are told from the connection's.
 
-Owns:  keeping apart what the body itself raises (an upload that was called off, a disk that
-       fails) from what the connection raises: HTTP libraries wrap both alike.
-Never: holds bytes.
+HTTP libraries wrap both alike.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from r2fs.model.ports import Body
 
 
 class Outgoing:
-    """`body` from its start, as a file that remembers why reading it failed. One request at a time."""
+    """A body from its start, as a file that records the error of a failed read. For one request at a time."""
 
     def __init__(self, body: Body, name: str) -> None:
         self._body = body
@@ -31,7 +29,7 @@ class Outgoing:
         try:
             data = self._body.read(size)
             if not data and size != 0 and self._body.tell() < self._size:
-                # The server would wait for the rest until it gives up.
+                # The server would wait for the rest until its timeout.
                 raise BodyDamaged(f"{self._name}: the file became shorter while it was sent")
         except BaseException as error:
             self.failure = error
@@ -45,12 +43,12 @@ class Outgoing:
         return self._body.tell()
 
     def file(self) -> IO[bytes] | bytes:
-        """What an HTTP library is handed. An empty file-like body would be sent in chunks."""
+        """Return the body for an HTTP library, which would send an empty file in chunked encoding."""
         return cast("IO[bytes]", self) if self._size else b""
 
     @property
     def md5_hex(self) -> str | None:
-        """Of the whole body, where it knows after having been read. An empty one is not read."""
+        """MD5 of the whole body, known once it has been read; None: the body does not compute it."""
         if not self._size:
             return EMPTY_MD5
         value = getattr(self._body, "md5_hex", None)

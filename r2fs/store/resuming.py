@@ -1,7 +1,5 @@
-"""A download that goes on where it broke off. Part of `store/retry.py`.
+"""Downloads that continue after a broken connection, from the next byte of the same version.
 
-Owns:    the next byte, and the comparison of versions.
-Never:   mixes two versions of an object.
 Threads: a download is for one thread at a time.
 Fails:   the last error of the inner store; PreconditionFailed for another version.
 """
@@ -16,7 +14,7 @@ from r2fs.model.keys import printable
 from r2fs.model.ports import Download, ObjectStore
 from r2fs.store.token_bucket import Bandwidth
 
-SLOW_TRIES = 3  # of one download that came too slowly each time: others may want its thread
+SLOW_TRIES = 3  # of one download that was too slow each time: others may need its thread
 
 
 class Attempts(Protocol):
@@ -24,7 +22,7 @@ class Attempts(Protocol):
 
 
 class Repeating(Protocol):
-    """The store that says when a request is sent again."""
+    """A store with a policy for repeated requests."""
 
     @property
     def bandwidth(self) -> Bandwidth: ...
@@ -34,7 +32,7 @@ class Repeating(Protocol):
 
 
 class Resuming:
-    """A download that goes on where it broke off, as long as the object is the same version."""
+    """A download that continues after an error, as long as the object is the same version."""
 
     def __init__(self, store: Repeating, key: str, start: int, stop: int, opened: Download) -> None:
         # constant
@@ -54,12 +52,12 @@ class Resuming:
                 for data in down.receiving(self._open(), size, self._stop - self._next):
                     self._next += len(data)
                     if self._next < self._stop:
-                        tries = self._store.tries()  # it moves: the count begins anew
+                        tries = self._store.tries()  # bytes arrive: attempts are counted anew
                     yield data
                 return
             except StoreError as error:
                 self._leave()
-                slow += isinstance(error, TooSlow)  # drips move, too
+                slow += isinstance(error, TooSlow)  # bytes of a slow answer arrive, too
                 if slow >= SLOW_TRIES:
                     raise
                 tries.after(error)

@@ -18,12 +18,11 @@ from unittest.mock import patch
 from r2fs.disk.journal.journal import Journal
 from r2fs.engine import build
 from r2fs.engine.content.durability import DiskSync
-from r2fs.engine.content.hedges import Hedges
 from r2fs.engine.content.hydrate import Reader
 from r2fs.engine.content.jobs import DownloadQueue, JobQueue, SlottedQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.prefetch import Prefetch
-from r2fs.engine.content.source import Source
+from r2fs.engine.content.source import Hedges, Source
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.files.open_files import Files

@@ -21,8 +21,7 @@ from contextlib import contextmanager
 from threading import Lock
 
 from r2fs.engine.content.disk_space import DiskSpace
-from r2fs.engine.content.hedges import Hedges
-from r2fs.engine.content.source import Abandoned, Piece, Source
+from r2fs.engine.content.source import Abandoned, Hedges, Piece, Source
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.content.windows import FIRST
 from r2fs.engine.inodes.core import Core

@@ -1,17 +1,22 @@
-"""Source: the version from which one file's missing ranges are downloaded, and the ranges under way.
+"""State of downloads: the version and the ranges under way of one file, and how long GETs take until their first bytes.
 
-Owns:    the state of one file's downloads, for `content/hydrate.py`, `content/download.py` and `content/streaming.py`.
-Never:   downloads, or decides.
-Locks:   `lock` (rank 35): a SparseFile's may be taken inside; neither a request nor Core.lock under it.
+Never:   downloads.
+Locks:   Source.lock (rank 35): a SparseFile's may be taken inside; neither a request nor Core.lock under it.
+         Hedges._lock (leaf).
+
+Of a hundred GETs one is much slower than the others, on another server or connection than the next one would be
+(Dean and Barroso, "The Tail at Scale", 2013). A second GET beside it, a hedge, costs little as long as few are sent.
 """
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Callable
+from math import ceil
+from statistics import median
+from threading import Lock
 
 from r2fs.disk.sparse_file import SparseFile
-from r2fs.engine.content.hedges import Hedges
 from r2fs.engine.content.windows import Sequence, Windows
 from r2fs.model.flow import Flow
 from r2fs.model.ports import Clock
@@ -21,6 +26,58 @@ from r2fs.model.values import dataclass, field
 
 WHOLE = 1 << 62  # bytes: no limit
 NEARLY = 1 << 20  # bytes: a cancelled GET that lacks no more ends, since its connection can be used again
+KEEP = 256  # GETs of a kind whose times are known
+ENOUGH = 20  # GETs before any is called late
+LATE = 4  # medians
+LEAST_S = (
+    0.05  # below that a second GET is no faster than the first: threads wake up that late on a busy host
+)
+SHARE = 50  # GETs for each second GET: 2 %
+
+
+class Hedges:
+    """Times to the first chunk of the last GETs of each kind, and the number of second GETs. Thread-safe.
+
+    `kind`: bytes of the chunks in which a GET's body is read.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        # guarded by: _lock
+        self._first_byte_s: dict[int, deque[float]] = {}  # by kind; the latest last
+        self._sent = 0
+        self._hedges = 0
+
+    def sent(self) -> None:
+        """Count a GET."""
+        with self._lock:
+            self._sent += 1
+
+    def first_byte(self, kind: int, seconds: float) -> None:
+        """Note the time to a GET's first chunk."""
+        with self._lock:
+            self._first_byte_s.setdefault(kind, deque(maxlen=KEEP)).append(seconds)
+
+    def soonest_s(self) -> float:
+        """Return the least known time to the first chunk, by any GET; 0: none is known."""
+        with self._lock:
+            return min((min(known) for known in self._first_byte_s.values()), default=0.0)
+
+    def late_s(self, kind: int) -> float | None:
+        """Return the seconds of silence after which a GET is late: max(p99, 4 × median). None: too few are known."""
+        with self._lock:
+            known = sorted(self._first_byte_s.get(kind, ()))
+        if len(known) < ENOUGH:
+            return None
+        return max(known[ceil(0.99 * len(known)) - 1], LATE * median(known), LEAST_S)
+
+    def take(self) -> bool:
+        """Count a second GET. False: of the GETs so far too many were."""
+        with self._lock:
+            if (self._hedges + 1) * SHARE > self._sent:
+                return False
+            self._hedges += 1
+            return True
 
 
 class Abandoned(Exception):
@@ -138,7 +195,7 @@ class Source:
     on_info: Callable[[ObjectInfo], None]  # constant: called with each answer's metadata
     on_lost: Callable[[Version], None]  # constant: called if the bucket no longer has this version
     ino: int = 0  # constant
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: Lock = field(default_factory=Lock)
     # guarded by: lock
     coming: RangeSet = field(default_factory=RangeSet)  # ranges of `pieces`
     pieces: list[Piece] = field(default_factory=list)  # queued, or under way

@@ -1,10 +1,8 @@
-"""Answers to GET and HEAD that say how long the object is, and a body's bytes in order. Part of `store/s3/store.py`.
+"""Bodies of GETs, whose length, range and rate are checked while they are read; and GET and HEAD of packed objects.
 
-Owns:    what a body has to be: as long as was said, no other range, and not slower than FLOOR.
-Never:   reads a body whole; unpacks one.
 Threads: `Packed` is thread-safe; a download is for one thread at a time.
-Fails:   BodyDamaged (it ended early), Unavailable (silent), TooSlow (below FLOOR), NotImplementedThere (another range
-         than was asked for, or a body that nobody can tell the length of).
+Fails:   BodyDamaged (ended early), Unavailable (silent), TooSlow (below FLOOR), NotImplementedThere (another range than
+         was requested, or no length).
 """
 
 from __future__ import annotations
@@ -34,16 +32,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PACKED_KEYS = 4096  # remembered, so that a second request is not needed each time
-FLOOR = 1 << 10  # bytes a second: a body that comes slower is as good as silent, and is asked for anew
-STRETCH_S = 20.0  # of waiting for it, after which its pace is judged; the first is its time to get going
-TURN_S = 1.0  # what has come by then is handed on, however little it is
+FLOOR = 1 << 10  # bytes a second: a slower body counts as silent, and is requested again
+STRETCH_S = 20.0  # of waiting for bytes: the period over which the rate is judged
+TURN_S = 1.0  # the longest wait for a full chunk
 
 
 class Packed:
     """Keys of objects that are stored with `Content-Encoding: gzip`, as far as their answers showed it.
 
-    Cloudflare unpacks such an object for whoever does not say that it takes gzip, and then does not say how long
-    it is. Stored is what was packed, and that is what the file holds.
+    Cloudflare unpacks such an object for a client that does not accept gzip, and then leaves its length out. The
+    file holds the packed bytes, as the bucket does.
     """
 
     def __init__(self, translated: Callable[[str], AbstractContextManager[object]]) -> None:
@@ -53,7 +51,7 @@ class Packed:
         self._keys: set[str] = set()
 
     def ask(self, key: str, send: Callable[[], Any]) -> Mapping[str, Any]:
-        """The answer to GET or HEAD; where it lacks its length, to the same once more, that takes gzip."""
+        """Return the answer to GET or HEAD. One without a length is requested again, with gzip accepted."""
         if key not in self._keys:
             with self._translated(key):
                 answer: Mapping[str, Any] = send()
@@ -70,7 +68,7 @@ class Packed:
 
 
 def discard(answer: Mapping[str, Any]) -> None:
-    """Its connection ends: of what is on its way nothing is wanted."""
+    """Close the connection of an answer whose body is not needed."""
     if (body := answer.get("Body")) is not None:
         body.close()
 
@@ -85,7 +83,7 @@ class Wire:
 
 
 class S3Download:
-    """A body of `left` bytes. One whose answer lacks its length has to end by itself, just after as many."""
+    """A body of `left` bytes. If the answer gives no length, the server must end it after exactly as many."""
 
     def __init__(self, wire: Wire, key: str, answer: Mapping[str, Any], info: ObjectInfo, left: int) -> None:
         # constant
@@ -102,9 +100,12 @@ class S3Download:
         self._came = 0  # bytes, in this stretch
 
     def require(self, start: int, length: int | None, if_match: str | None) -> None:
-        """The answer must be of that version, begin at `start`, and hold what was asked for, as far as there is any."""
+        """Check that the answer is of this version and of this range, up to the object's end.
+
+        Raises PreconditionFailed, NotImplementedThere.
+        """
         if if_match is not None and self.info.etag != if_match:
-            # The condition was not understood: a proxy's cache, or a server that ignores it.
+            # A proxy's cache, or a server that ignores the condition.
             raise PreconditionFailed(
                 f"{printable(self._key)}: the server sent another version than was asked for"
             )
@@ -142,7 +143,7 @@ class S3Download:
         )
 
     def _read(self, size: int) -> bytes:
-        """Up to `size` bytes: fewer after TURN_S, or at the end. Each wait for the socket is bounded by its timeout."""
+        """Read up to `size` bytes: fewer after TURN_S, or at the end. The socket's timeout bounds each wait."""
         clock, pieces, got, turn_s = self._wire.clock, list[bytes](), 0, 0.0
         asked_s = clock.monotonic()
         while got < size:
@@ -159,7 +160,7 @@ class S3Download:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _judge(self, waited_s: float, came: int) -> None:
-        """Drip by drip a body would hold its thread for hours, and no timeout of the socket's would notice."""
+        """Raise TooSlow for a body below FLOOR: single bytes keep within each timeout of the socket."""
         self._waited_s += waited_s
         self._came += came
         if self._waited_s < STRETCH_S:
@@ -171,7 +172,7 @@ class S3Download:
         self._waited_s, self._came = 0.0, 0
 
     def close(self) -> None:
-        """Of an answer that was read to its end the connection goes back to the pool; else it ends."""
+        """Return the connection to the pool if the body has been read to its end; else close it."""
         self._body.close()
 
     def __enter__(self) -> Self:

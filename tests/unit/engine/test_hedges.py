@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from r2fs.engine.content import hedges as module
 from r2fs.engine.content import hydrate
-from r2fs.engine.content.hedges import ENOUGH, KEEP, LEAST_S, SHARE, Hedges
+from r2fs.engine.content import source as module
+from r2fs.engine.content.source import ENOUGH, KEEP, LEAST_S, SHARE, Hedges
 from tests.support.clocks import Later
 from tests.support.engine import Engine
 from tests.support.memory_store import MemoryDownload, MemoryStore

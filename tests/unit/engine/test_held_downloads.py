@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from r2fs.engine.content import hydrate, jobs, windows
-from r2fs.engine.content.hedges import SHARE
-from r2fs.engine.content.source import Piece
+from r2fs.engine.content.source import SHARE, Piece
 from r2fs.model.flow import Flow
 from r2fs.model.settings.timetable import OFF, BandwidthLimit
 from r2fs.store.retry import RetryingStore

@@ -13,9 +13,9 @@ import pytest
 
 from r2fs.engine.content import prefetch
 from r2fs.engine.content.disk_space import Disk
-from r2fs.engine.content.hedges import Hedges
 from r2fs.engine.content.jobs import AHEAD
 from r2fs.engine.content.siblings import DIRECTORIES, FIRST, GAP, LARGEST, MOST, STEP, Chosen, Siblings
+from r2fs.engine.content.source import Hedges
 from r2fs.model.errors import R2fsError, Unavailable
 from r2fs.model.ports import NoKernelCache
 from tests.support.engine import Engine, MakeEngine
