@@ -143,7 +143,7 @@ def build(core: Core, inheritance: Inheritance | None = None) -> Engine:
     """
     downloads = DownloadQueue(core.settings.download_threads, core.clock)
     queues = Queues(downloads, SlottedQueue(core.settings.part_threads), JobQueue(), JobQueue(), JobQueue())
-    records, storage = build_records_and_storage(core, queues.downloads)
+    records, storage = build_records_and_storage(core, queues.downloads, queues.background)
     tree, contents = records.tree, storage.contents
     writeback = build_write_back(records, storage, queues.parts)
     found = writeback.deletes.found_locked

@@ -1,10 +1,10 @@
 """Part digests of large clean files: after an edit only parts with another digest are uploaded.
 
-Owns:    the background job that computes them after the last close of a completely downloaded file; a file uploaded
-         by this host has them from its upload (`writeback/upload.py`).
+Owns:    the background job that computes them after the last close of a completely downloaded file, and after the
+         upload of a file; an upload that compares its parts knows them itself (`writeback/upload.py`).
 Never:   sends a request; keeps digests of bytes that a program may have changed meanwhile.
 Threads: jobs of the background queue.
-Locks:   `closing` is called with Core.lock held; a job takes it at its begin and end.
+Locks:   public methods are called with Core.lock held; a job takes it for each part.
 """
 
 from __future__ import annotations
@@ -31,21 +31,30 @@ class PartHasher:
 
     def closing(self, node: Node) -> None:
         """Queue the job at the last close, while the content is still open. With Core.lock held."""
-        settings, version, content = self._core.settings, node.base, node.content
-        if (
-            settings.read_only
-            or version is None
-            or version.size < settings.multipart_threshold
-            or node.kind is not Kind.FILE
-            or node.pending is not None
-            or node.deleted
-            or content is None
-            or not content.complete
-            or version in self._under_way
-            or self._core.cache.recall_parts(version) is not None
-        ):
-            return
-        fd = content.reader()
+        if node.content is not None and node.content.complete and self._is_wanted(node):
+            self._submit(node, node.content.reader())
+
+    def uploaded(self, node: Node, fd: int) -> None:
+        """Queue the job after an upload. `fd`: of the bytes that were sent; the job reads a copy. With Core.lock held."""
+        if fd >= 0 and self._is_wanted(node):
+            self._submit(node, os.dup(fd))
+
+    def _is_wanted(self, node: Node) -> bool:
+        settings, version = self._core.settings, node.base
+        return (
+            version is not None
+            and version.size >= settings.multipart_threshold  # a smaller one is sent in one PUT
+            and not settings.read_only
+            and node.kind is Kind.FILE
+            and node.pending is None
+            and not node.deleted
+            and version not in self._under_way
+            and self._core.cache.recall_parts(version) is None
+        )
+
+    def _submit(self, node: Node, fd: int) -> None:
+        assert node.base is not None
+        version = node.base
         self._under_way.add(version)
         if not self._jobs.submit(lambda: self._take(node, version, fd), AHEAD):
             os.close(fd)

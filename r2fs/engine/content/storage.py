@@ -9,9 +9,10 @@ from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.hydrate import Reader
 from r2fs.engine.content.idle import IdleFiles
 from r2fs.engine.content.inode_hydration import Hydration
-from r2fs.engine.content.jobs import DownloadQueue
+from r2fs.engine.content.jobs import DownloadQueue, JobQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.local_only import LocalOnly
+from r2fs.engine.content.part_digests import PartHasher
 from r2fs.engine.content.prefetch import Prefetch
 from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.content.staging_gc import StagingGc
@@ -36,9 +37,12 @@ class Storage:
     disk_sync: DiskSync
     local_only: LocalOnly
     copied_files: CopiedFiles
+    part_hasher: PartHasher
 
 
-def build_records_and_storage(core: Core, downloads: DownloadQueue) -> tuple[Records, Storage]:
+def build_records_and_storage(
+    core: Core, downloads: DownloadQueue, background: JobQueue
+) -> tuple[Records, Storage]:
     """Build both: the records hand each staged file whose row is gone to the storage."""
     staging_gc = StagingGc(core)
     space = DiskSpace(core, IdleFiles(core), staging_gc)
@@ -62,4 +66,5 @@ def build_records_and_storage(core: Core, downloads: DownloadQueue) -> tuple[Rec
         DiskSync(records, contents, staged_files),
         LocalOnly(records),
         CopiedFiles(core),
+        PartHasher(core, background),
     )

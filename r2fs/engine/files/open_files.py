@@ -15,7 +15,6 @@ import os
 
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.jobs import SLOW, URGENT, JobQueue
-from r2fs.engine.content.part_digests import PartHasher
 from r2fs.engine.content.source import Source
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.files.backpressure import BackPressure
@@ -55,7 +54,7 @@ class Files:
         self._hydration = storage.hydration
         self._prefetch = storage.prefetch
         self._disk_sync = storage.disk_sync
-        self._part_hasher = PartHasher(records.core, jobs)
+        self._part_hasher = storage.part_hasher
         self.statfs = StatFs(records.core, records.tree)
         self.handles = Handles()
         self.sessions = WriteSessions(records, storage, writeback.queue)
@@ -323,10 +322,7 @@ class Files:
                     self.sessions.seal_or_later(node)
             finally:
                 if not node.handles:
-                    if (
-                        node.size >= self._core.settings.multipart_threshold
-                    ):  # a smaller one is sent in one PUT
-                        self._part_hasher.closing(node)
+                    self._part_hasher.closing(node)
                     self._contents.close_unused(node)
                     self._tree.collect(node)
                 if file.writes:

@@ -36,6 +36,7 @@ class Answers:
         # constant
         self._core = records.core
         self._contents = storage.contents
+        self._part_hasher = storage.part_hasher
         self._queue = queue
         self._resolver = resolver
         # added by any thread without the lock, and taken with Core.lock held
@@ -93,6 +94,7 @@ class Answers:
     def _end_locked(self, node: Node, job: UploadJob) -> None:
         self._core.assert_held()
         if job.fd >= 0:
+            self._part_hasher.uploaded(node, job.fd)
             os.close(job.fd)
         self._queue.ended_locked(node, job.attempt)
         self._queue.over_locked({job.key, job.base.key} if job.copy and job.base else {job.key})

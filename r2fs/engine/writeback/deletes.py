@@ -1,6 +1,6 @@
 """Deletes: which pending deletes are due, sent together, and what becomes of each.
 
-Owns:    the window of deletes sent together; the watches at keys where a late upload of this host may still
+Owns:    which deletes are sent together; the watches at keys where a late upload of this host may still
          appear.
 Never:   sends a request (`writeback/deleter.py`).
 Threads: `add_locked`, `leave_key_locked` and `found_locked` in threads changing a name or reading a listing;
@@ -19,15 +19,26 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import DELETE, PUT, Item
 from r2fs.engine.writeback.deleter import Deleter, RetryIn
-from r2fs.engine.writeback.queue import UploadQueue
+from r2fs.engine.writeback.queue import QUIET_S, UploadQueue
 from r2fs.model import causes
 from r2fs.model.causes import Cause
 from r2fs.model.errors import LocalError, R2fsError
 from r2fs.model.records import ObjectInfo, PendingDelete
+from r2fs.model.values import dataclass, field
 
 log = logging.getLogger(__name__)
 
 LOCAL_RETRY_S = 15.0  # after a failure of this host's disk
+
+
+@dataclass(slots=True)
+class Window:
+    """Deletes to be sent together: one request takes a thousand."""
+
+    first: Item  # in the queue; the others enter it with the first
+    begun_s: float  # Clock.monotonic(), as below
+    latest_s: float  # when the latest delete was added
+    others: list[Item] = field(default_factory=list)
 
 
 class Deletes:
@@ -40,15 +51,42 @@ class Deletes:
         self._queue = queue
         self._deleter = Deleter(records, disk_sync)
         # guarded by: Core.lock
-        self._until_s = 0.0  # Clock.monotonic(): end of the window of deletes sent together
+        self._windows: dict[str, Window] = {}  # by bucket
 
     def add_locked(self, row: PendingDelete) -> None:
-        """Make a pending delete due, together with all others of its window: one request takes a thousand."""
+        """Make a pending delete due after the delay, together with all others of its window.
+
+        While a program removes name after name the window stays open, for a second delay at most.
+        """
         self._core.assert_held()
-        now, delay = self._core.clock.monotonic(), self._core.settings.upload_delay_s
-        if now >= self._until_s:
-            self._until_s = now + delay
-        self._queue.add_locked(Item(DELETE, row.seq), now if self._queue.draining else self._until_s + delay)
+        item, now = Item(DELETE, row.seq), self._core.clock.monotonic()
+        bucket = self._queue.schedule.bucket_of(item)
+        window = self._windows.get(bucket)
+        if self._queue.draining:
+            self._queue.add_locked(item, now)
+        elif window is None:
+            self._windows[bucket] = Window(item, now, now)
+            self._queue.add_locked(item, now + self._core.settings.upload_delay_s)
+        else:
+            window.others.append(item)
+            window.latest_s = now
+
+    def _stays_open_locked(self, item: Item, now: float) -> bool:
+        """True if the item is the first of a window that stays open. A window that ends makes its others due."""
+        self._core.assert_held()
+        for bucket, window in self._windows.items():
+            if window.first == item:
+                break
+        else:
+            return False
+        until = min(window.latest_s + QUIET_S, window.begun_s + 2 * self._core.settings.upload_delay_s)
+        if until > now and not self._queue.draining:
+            self._queue.add_locked(item, until)
+            return True
+        del self._windows[bucket]
+        for other in window.others:
+            self._queue.add_locked(other, now)
+        return False
 
     def leave_key_locked(self, node: Node) -> None:
         """Watch the keys where an attempt of the node may appear: the node is about to lose its key."""
@@ -88,7 +126,7 @@ class Deletes:
             row = self._pending.deletes.rows.get(item.number) if item.verb == DELETE else None
             if item.verb == PUT:
                 others.append(item)
-            elif row is not None and self._claim_locked(row, now):
+            elif not self._stays_open_locked(item, now) and row is not None and self._claim_locked(row, now):
                 rows.append(row)
             item = self._queue.take_locked(now, bucket)
         if item is not None:

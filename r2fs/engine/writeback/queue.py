@@ -77,7 +77,8 @@ class UploadQueue:
         self.pace = Pace(core.clock, core.store.limits.key_write_interval_s)
         self.schedule = Schedule(core, records.pending, self.failures)
         self._drains = 0  # under way: due times have no delay
-        self._burst_s, self._scheduled_s = 0.0, float("-inf")  # Clock.monotonic(): see GIVE_WAY_S
+        self._burst_s: float | None = None  # Clock.monotonic(): begin of the burst, see GIVE_WAY_S
+        self._scheduled, self._scheduled_s = 0, float("-inf")  # the last inode, Clock.monotonic()
         self._logged, self._logged_s = ("", ""), 0.0  # the last disk failure in the log, Clock.monotonic()
         # Tasks that the journal could not take yet, and Clock.monotonic() of their next try.
         self._postponed: list[tuple[float, Task]] = []
@@ -92,12 +93,18 @@ class UploadQueue:
         if pending is None or pending.state is not State.QUEUED or self.is_local_only_locked(node):
             return
         settings, now = self._core.settings, self._core.clock.monotonic()
-        if now - self._scheduled_s >= QUIET_S:
-            self._burst_s = now
-        self._scheduled_s = now
+        self._note_burst(node.ino, now)
         delay = 0.0 if self.draining else settings.upload_delay_s
         delay = max(0.0, min(delay, pending.since_s + settings.upload_deadline_s - now))
         self.add_locked(Item(PUT, node.ino), now + delay)
+
+    def _note_burst(self, ino: int, now: float) -> None:
+        """A burst begins with the second of two files: a file alone, saved and renamed perhaps, has no pause."""
+        if now - self._scheduled_s >= QUIET_S:
+            self._burst_s = None
+        elif self._burst_s is None and ino != self._scheduled:
+            self._burst_s = now
+        self._scheduled, self._scheduled_s = ino, now
 
     def schedule_all_locked(self) -> None:
         """Schedule each pending node under changed settings: `local_patterns` may match its name no more."""
@@ -140,9 +147,10 @@ class UploadQueue:
         """Clock.monotonic() of the end of the pause for a program that makes files; None: no pause."""
         self._core.assert_held()
         now = self._core.clock.monotonic()
-        if self.draining or now - self._burst_s >= GIVE_WAY_S or now - self._scheduled_s >= QUIET_S:
+        if self._burst_s is None or self.draining or now - self._burst_s >= GIVE_WAY_S:
             return None
-        return self._scheduled_s + QUIET_S
+        until_s = self._scheduled_s + QUIET_S
+        return until_s if until_s > now else None
 
     # ------------------------------------------------------------------ failed writes of the journal
     def put_off_locked(self, item: Item, error: Exception) -> None:

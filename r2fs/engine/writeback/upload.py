@@ -169,7 +169,8 @@ class Uploader:
             raise
         self._forget(job)
         version = Version(job.key, etag, job.size)
-        self._core.cache.remember_parts(version, digests)
+        if digests is not None:
+            self._core.cache.remember_parts(version, digests)
         return Sent(version, job.facts)
 
     def begun_locked(self, ino: int, key: str, fd: int | None) -> tuple[bool, MultipartState | None]:
@@ -318,7 +319,6 @@ class _PartRun:
             body = FileBody(job.fd, start, length, job.gate, job.sent)
             part = self._core.store.put_part(job.key, state.upload_id, number, body)
         self._core.crash_point("part_stored")
-        self._digest(number)
         if not copied:
             with self._core.lock:
                 self._core.journal.put_part(job.ino, part)
@@ -364,10 +364,12 @@ class _PartRun:
             )
         return known
 
-    def digests(self) -> PartDigests:
-        """Digests of all parts, for the next edit."""
+    def digests(self) -> PartDigests | None:
+        """Digests of all parts, if all were compared with those of the base; else PartHasher takes them later."""
+        if self._part_digests.keys() != self._done.keys():
+            return None
         return PartDigests(
-            self._state.part_size, tuple(self._digest(number) for number in sorted(self._done))
+            self._state.part_size, tuple(self._part_digests[number] for number in sorted(self._done))
         )
 
 

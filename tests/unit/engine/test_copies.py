@@ -24,6 +24,7 @@ from r2fs.model.errors import (
 from r2fs.model.metadata import attributes_from
 from r2fs.model.ports import Caller
 from r2fs.model.records import AttributeChange, Opened, PendingInode
+from tests.mount.daemons import until
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 from tests.support.power import Stop
@@ -153,11 +154,13 @@ def test_after_a_kill_the_copy_is_sent(
 
 
 def test_a_large_file_in_parts(make: MakeEngine, store: MemoryStore) -> None:
-    """Its ETag is no MD5: the digests of its parts, known since this host has sent it, prove the bytes."""
+    """Its ETag is no MD5: the digests of its parts, taken once this host has sent it, prove the bytes."""
     engine = make(multipart_threshold=1 << 20, part_size=1 << 19)
     data = os.urandom(5 << 19)
     engine.write("source.wav", data)
     engine.drain()
+    version = store.head("source.wav").version
+    until("digests", lambda: engine.cache.recall_parts(version))
     store.calls.clear()
     cp(engine, "source.wav", "target.wav")
     engine.drain()

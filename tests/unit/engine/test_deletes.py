@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from r2fs.engine.writeback.queue import QUIET_S
 from r2fs.model.errors import (
     BadCredentials,
     NotFound,
@@ -449,3 +450,24 @@ def test_a_delete_of_the_version_that_an_upload_replaced_ends_with_the_upload(
     send(engine, clock)
     assert engine.deletes() == []
     assert store.data("a.wav") == b"new"
+
+
+# ------------------------------------------------------------------ sent together
+@pytest.mark.parametrize(("names", "requests"), [(12, 1), (40, 2)])
+def test_names_removed_one_after_another_go_once_the_program_pauses_or_after_twice_the_delay(
+    make: MakeEngine, store: MemoryStore, names: int, requests: int
+):
+    for number in range(names):
+        store.set(f"{number:02}", b"x")
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock, upload_delay_s=0.5, freshness_s=60.0)
+    engine.listdir()
+    for number in range(names):
+        engine.unlink(f"{number:02}")
+        pump(engine)
+        clock.advance(QUIET_S / 2)
+    assert store.count("delete_many") == requests - 1
+    clock.advance(QUIET_S)
+    pump(engine)
+    assert store.count("delete_many") == requests
+    assert not store.keys()

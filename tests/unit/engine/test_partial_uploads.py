@@ -36,6 +36,10 @@ def cached(engine: Engine, store: MemoryStore, key: str, data: bytes) -> None:
     """There, read here to its end, and known part by part."""
     etag = store.set(key, data)
     assert engine.read(key) == data
+    known(engine, key, etag, data)
+
+
+def known(engine: Engine, key: str, etag: str, data: bytes) -> None:
     until("digests", lambda: engine.cache.recall_parts(Version(key, etag, len(data))))
 
 
@@ -94,6 +98,7 @@ def test_a_file_that_was_written_here_is_known_after_a_restart(make: MakeEngine,
     engine.write("a", data)
     engine.drain()
     assert sent(store) == (8, 0)
+    known(engine, "a", store.head("a").etag, data)
     engine.stop()
     again = make()
     edit(again, "a", 7999, b"!")
