@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.daemons import until
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
 
@@ -59,6 +60,7 @@ def test_a_multipart_object_is_compared_by_the_digests_of_its_parts(
     engine.write("large", data)
     engine.drain()
     assert "-" in store.objects["large"].etag
+    until("digests", lambda: engine.cache.recall_parts(store.head("large").version))
     view = engine.fs.cache_care.check()
     assert (view.checked, view.skipped, view.damaged) == (1, 0, ())
     (path,) = [path for path in cached_files(engine) if path.stat().st_size == 12 << 20]
