@@ -93,18 +93,20 @@ class UploadQueue:
         if pending is None or pending.state is not State.QUEUED or self.is_local_only_locked(node):
             return
         settings, now = self._core.settings, self._core.clock.monotonic()
-        self._note_burst(node.ino, now)
+        self._note_burst(node, now)
         delay = 0.0 if self.draining else settings.upload_delay_s
         delay = max(0.0, min(delay, pending.since_s + settings.upload_deadline_s - now))
         self.add_locked(Item(PUT, node.ino), now + delay)
 
-    def _note_burst(self, ino: int, now: float) -> None:
-        """A burst begins with the second of two files: a file alone, saved and renamed perhaps, has no pause."""
-        if now - self._scheduled_s >= QUIET_S:
+    def _note_burst(self, node: Node, now: float) -> None:
+        """A burst begins with a directory, which its first file may keep in the bucket, or with the second of two files:
+        a file alone, saved and renamed perhaps, has no pause."""
+        quiet = now - self._scheduled_s >= QUIET_S
+        if quiet:
             self._burst_s = None
-        elif self._burst_s is None and ino != self._scheduled:
+        if self._burst_s is None and (node.is_dir or not (quiet or node.ino == self._scheduled)):
             self._burst_s = now
-        self._scheduled, self._scheduled_s = ino, now
+        self._scheduled, self._scheduled_s = node.ino, now
 
     def schedule_all_locked(self) -> None:
         """Schedule each pending node under changed settings: `local_patterns` may match its name no more."""
