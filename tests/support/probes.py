@@ -302,7 +302,7 @@ class Probes:
             for thread in threads:
                 thread.start()
             end_s = time.monotonic() + 30.0
-            while len(self._preparation._answers._stored) < len(tasks) and time.monotonic() < end_s:
+            while len(self.writeback.resolver._stored) < len(tasks) and time.monotonic() < end_s:
                 time.sleep(0.005)
         for thread in threads:
             thread.join()

@@ -36,7 +36,7 @@ class PartHasher:
 
     def uploaded(self, node: Node, fd: int) -> None:
         """Queue the job after an upload. `fd`: of the bytes that were sent; the job reads a copy. With Core.lock held."""
-        if fd >= 0 and self._is_wanted(node):
+        if self._is_wanted(node):
             self._submit(node, os.dup(fd))
 
     def _is_wanted(self, node: Node) -> bool:

@@ -322,7 +322,8 @@ class Files:
                     self.sessions.seal_or_later(node)
             finally:
                 if not node.handles:
-                    self._part_hasher.closing(node)
+                    if node.size >= self._core.settings.multipart_threshold:
+                        self._part_hasher.closing(node)
                     self._contents.close_unused(node)
                     self._tree.collect(node)
                 if file.writes:

@@ -74,11 +74,10 @@ class Deletes:
     def _stays_open_locked(self, item: Item, now: float) -> bool:
         """True if the item is the first of a window that stays open. A window that ends makes its others due."""
         self._core.assert_held()
-        for bucket, window in self._windows.items():
-            if window.first == item:
-                break
-        else:
+        bucket = next((bucket for bucket, window in self._windows.items() if window.first == item), None)
+        if bucket is None:
             return False
+        window = self._windows[bucket]
         until = min(window.latest_s + QUIET_S, window.begun_s + 2 * self._core.settings.upload_delay_s)
         if until > now and not self._queue.draining:
             self._queue.add_locked(item, until)

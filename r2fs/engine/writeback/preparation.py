@@ -27,7 +27,6 @@ from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import DELETE, PUT, InodeChange, Item
 from r2fs.engine.writeback import plan
-from r2fs.engine.writeback.answers import Answers
 from r2fs.engine.writeback.deletes import Deletes
 from r2fs.engine.writeback.dependencies import keys_of
 from r2fs.engine.writeback.metadata import UnreadMetadata
@@ -75,7 +74,6 @@ class Preparation:
         self._deletes = deletes
         self._uploader = uploader
         self.resolver = Resolver(records, storage, queue, deletes)
-        self._answers = Answers(records, storage, queue, self.resolver)
         self._unread_metadata = UnreadMetadata(records)
         self._upload_hydration = UploadHydration(records, storage, queue, self.resolver)
 
@@ -271,7 +269,7 @@ class Preparation:
     def _attempt(self, node: Node, job: UploadJob, shared: bool, cause: Cause) -> None:
         """Send the job, and resolve its answer."""
         with caused_by(cause):
-            self._answers.resolve(node, job, *self._answer_to(node, job, shared))
+            self.resolver.resolve(node, job, *self._answer_to(node, job, shared))
 
     def _answer_to(self, node: Node, job: UploadJob, shared: bool) -> tuple[Answer, bool]:
         """Send the job; return the answer or the error, and whether the job's own request was tried."""

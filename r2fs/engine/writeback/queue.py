@@ -1,7 +1,7 @@
 """Upload queue: when each pending inode and delete is due, and which uploads are on their way.
 
 Owns:  due times, rebuilt from the journal at start; the pace of each key; the back-off of each file; how long uploads
-       give way to a program that makes files.
+       give way to a program that makes files; the rate of each upload on its way.
 Never: sends, or decides the meaning of an answer; knows no thread.
 Locks: methods named _locked need Core.lock, and so do the private ones; `next_due` takes it.
 """
@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import pairwise
+from statistics import median
 
 from r2fs.disk.body import Gate
 from r2fs.engine.content.local_only import LocalOnly
@@ -21,7 +24,6 @@ from r2fs.engine.pending.store import PUT, Item, Token
 from r2fs.engine.writeback.dependencies import Dependencies, ImpliedDirectories
 from r2fs.engine.writeback.failures import Failures
 from r2fs.engine.writeback.schedule import Pace, Schedule
-from r2fs.engine.writeback.throughput import Throughput
 from r2fs.model.errors import R2fsError, Throttled
 from r2fs.model.keys import nfc
 from r2fs.model.pending import Pending, State
@@ -43,7 +45,57 @@ LARGE, LARGE_UPLOADS = 8 << 20, 4  # bytes; least number at once, else a quarter
 QUIET_S = 0.1  # a pause of this length ends the burst, and uploads begin
 GIVE_WAY_S = 5.0  # uploads wait for the end of a burst this long at most
 
+MARK_S = 1.0  # between two marks
+MARKS = 9  # the latest: the rate is that of eight seconds
+BUFFERS_MAX = 32 << 20  # bytes in the buffers of a few connections, at most
+STALLED_S = 5.0  # without progress: no rate
+
 Task = Callable[[], None]
+
+
+class Throughput:
+    """Bytes of an upload that have left this host, and their rate. `add` in any sending thread, without a lock.
+
+    A byte counts as sent when it is in a socket's buffer. Buffers, the receiver's included, take megabytes at once and
+    then as much as the line carries. So the rate is the median over the seconds after the first, and bytes of the first
+    second beyond that rate count as still buffered.
+    """
+
+    def __init__(self) -> None:
+        self.sent = 0  # bytes, in buffers or beyond
+        self._begun_s = 0.0  # of the first byte; times are Clock.monotonic()
+        self._last_s = 0.0  # of the last byte
+        self._first: tuple[float, int] | None = None  # the first mark
+        self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)  # the first and later marks
+
+    def add(self, count: int, now_s: float) -> None:
+        if not self.sent:
+            self._begun_s = now_s
+        self.sent += count
+        self._last_s = now_s
+        if now_s - (self._marks[-1][0] if self._marks else self._begun_s) >= MARK_S:
+            self._first = self._first or (now_s, self.sent)
+            self._marks.append((now_s, self.sent))
+
+    def rate(self, now_s: float, size: int) -> float:
+        """Return bytes a second; 0 while unknown or stalled."""
+        if self.sent < size and now_s - self._last_s >= STALLED_S:
+            return 0.0
+        return self._rate()
+
+    def _rate(self) -> float:
+        slopes = [(b - a) / (until - since) for (since, a), (until, b) in pairwise(list(self._marks))]
+        return median(slopes) if slopes else 0.0
+
+    def gone(self, now_s: float, size: int) -> int:
+        """Estimate the bytes of `size` that have left this host; never all: only the answer proves that."""
+        rate = self._rate()
+        if not rate or self._first is None:
+            return 0
+        first_s, swallowed = self._first
+        buffered = min(max(0.0, swallowed - rate * (first_s - self._begun_s)), BUFFERS_MAX)
+        drained = rate * (now_s - self._last_s) if self.sent >= size else 0.0
+        return max(0, min(int(self.sent - buffered + drained), size - 1))
 
 
 @dataclass(slots=True, eq=False)

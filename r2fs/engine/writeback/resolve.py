@@ -1,17 +1,21 @@
-"""Resolver: carries out the verdict of each answer to an upload.
+"""Resolver: ends each attempt by the verdict of its answer. Successes that wait for the lock share a transaction.
 
-Owns:    the way from an answer of the bucket (stored, 412, an error) to a transition; the names of conflict copies.
+Owns:    the way from an answer of the bucket (stored, 412, an error) to a transition; the names of conflict copies;
+         an attempt's descriptor, keys and place in the queue until its end.
 Never:   sends; drops a staged byte that the bucket does not have; decides (`writeback/verdict.py`).
-Threads: upload threads, without the lock.
+Threads: upload threads, without the lock; the next holder of the lock resolves all waiting successes.
 Locks:   takes Core.lock (30). The inode is looked at anew: it may have been renamed, written or unlinked while the
          request was on its way.
-Fails:   NoSpace and LocalError of the journal: the same answer is to be resolved again.
+Fails:   never because of the journal: after a failed write the attempt stays open, and its answer is resolved later.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+from collections import deque
 from dataclasses import replace
+from functools import partial
 
 from r2fs.engine.content.part_digests import has_bytes_of
 from r2fs.engine.content.storage import Storage
@@ -28,13 +32,23 @@ from r2fs.engine.writeback.success import Stored, Successes
 from r2fs.engine.writeback.upload import Sent
 from r2fs.engine.writeback.verdict import Verdict, View
 from r2fs.model import transitions
-from r2fs.model.errors import BodyWithdrawn, ObjectMissing, PreconditionFailed, R2fsError
+from r2fs.model.errors import (
+    BodyWithdrawn,
+    LocalError,
+    NoSpace,
+    ObjectMissing,
+    PreconditionFailed,
+    R2fsError,
+)
 from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, conflict_name, nfc, printable
 from r2fs.model.metadata import ATTEMPT, remembered
 from r2fs.model.pending import Hold, Pending, Staged, State
 from r2fs.model.records import Kind, ObjectInfo
 
 log = logging.getLogger(__name__)
+
+TOGETHER = 16  # successes in a transaction: some milliseconds, in which programs wait for the lock
+NOT_JOURNALLED = "an upload has ended, and the journal could not be told yet: %s"
 
 Answer = Sent | Exception  # of the store, or of this disk
 
@@ -49,11 +63,70 @@ class Resolver:
         self._contents = storage.contents
         self._staged_files = storage.staged_files
         self._hydration = storage.hydration
+        self._part_hasher = storage.part_hasher
         self._queue = queue
         self.successes = Successes(records, storage, queue, deletes)
+        # added by any thread without the lock, and taken with Core.lock held
+        self._stored: deque[Stored] = deque()
 
     def resolve(self, node: Node, job: UploadJob, answer: Answer, begun: bool) -> None:
-        """Carry out the verdict of `answer`. Not `begun`: no request was sent, since a step before it failed."""
+        """Resolve an answer, and end its attempt. Not `begun`: no request was sent, since a step before it failed."""
+        if not isinstance(answer, Sent):
+            self._resolve(node, job, answer, begun)
+            return
+        self._stored.append(Stored(node, job, answer))
+        with self._core.lock:
+            while self._stored:  # else another thread has resolved the answer
+                count = min(TOGETHER, len(self._stored))
+                self._record_locked([self._stored.popleft() for _ in range(count)])
+
+    def _record_locked(self, stored: list[Stored]) -> None:
+        self._core.assert_held()
+        if len(stored) > 1:
+            try:
+                self.successes.record_locked(stored)
+            except (NoSpace, LocalError):  # each alone: the disk may have room for some
+                pass
+            except Exception:  # a defect of a single answer
+                log.exception("%d answers met an unexpected error, and are resolved one by one", len(stored))
+            else:
+                for each in stored:
+                    self._end_locked(each.node, each.job)
+                return
+        for node, job, sent in stored:
+            try:
+                self._resolve(node, job, sent, True)
+            except Exception:  # a defect: logged, and the others are resolved
+                log.exception("an upload's answer met an unexpected error")
+
+    def _resolve(self, node: Node, job: UploadJob, answer: Answer, begun: bool) -> None:
+        refusal: Exception | None = None  # of the journal
+        try:
+            self._by_kind(node, job, answer, begun)
+        except (NoSpace, LocalError) as error:
+            refusal = error
+        finally:
+            with self._core.lock:
+                if refusal is None:
+                    self._end_locked(node, job)
+                else:
+                    self._queue.log_locked(NOT_JOURNALLED, refusal)
+                    self._queue.postpone_locked(partial(self._resolve, node, job, answer, begun))
+
+    def _end_locked(self, node: Node, job: UploadJob) -> None:
+        self._core.assert_held()
+        if job.fd >= 0:
+            if job.size >= self._core.settings.multipart_threshold:
+                self._part_hasher.uploaded(node, job.fd)
+            os.close(job.fd)
+        self._queue.ended_locked(node, job.attempt)
+        self._queue.over_locked({job.key, job.base.key} if job.copy and job.base else {job.key})
+        self._queue.pace.wrote(job.key)
+        if not node.sending:
+            self._contents.close_unused(node)
+
+    # ------------------------------------------------------------------ the answers
+    def _by_kind(self, node: Node, job: UploadJob, answer: Answer, begun: bool) -> None:
         if isinstance(answer, Sent):
             with self._core.lock:
                 self.successes.record_locked([Stored(node, job, answer)])
@@ -66,7 +139,6 @@ class Resolver:
         else:
             self._failed(node, job, answer, begun)
 
-    # ------------------------------------------------------------------ the answers
     def _refused(self, node: Node, job: UploadJob, error: PreconditionFailed) -> None:
         """Resolve a 412 by a HEAD of the key."""
         try:

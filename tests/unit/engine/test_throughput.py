@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from r2fs.engine.writeback.throughput import MARK_S, STALLED_S, Throughput
+from r2fs.engine.writeback.queue import MARK_S, STALLED_S, Throughput
 
 MB = 1_000_000
 RATE = 2 * MB  # a second, of the line
