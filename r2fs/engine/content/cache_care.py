@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from r2fs.disk.body import has_digests
 from r2fs.disk.cache.audit import Entry
+from r2fs.engine.content.digests import known_digests
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.part_digests import known_digests
 from r2fs.engine.inodes.core import Core
 from r2fs.model.keys import printable
 from r2fs.model.views import CacheCheckView, CacheView

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from r2fs.engine.content.copied_files import CopiedFiles
+from r2fs.engine.content.digests import CopiedFiles, PartHasher
 from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.download import Downloader
 from r2fs.engine.content.durability import DiskSync
@@ -12,7 +12,6 @@ from r2fs.engine.content.inode_hydration import Hydration
 from r2fs.engine.content.jobs import DownloadQueue, JobQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.local_only import LocalOnly
-from r2fs.engine.content.part_digests import PartHasher
 from r2fs.engine.content.prefetch import Prefetch
 from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.content.staging_gc import StagingGc

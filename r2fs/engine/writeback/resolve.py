@@ -17,7 +17,7 @@ from collections import deque
 from dataclasses import replace
 from functools import partial
 
-from r2fs.engine.content.part_digests import has_bytes_of
+from r2fs.engine.content.digests import has_bytes_of
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.attempts import UploadJob

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from r2fs.disk.body import FileBody, MemoryBody, part_digest
 from r2fs.disk.durable import local_error
-from r2fs.engine.content.copied_files import CopiedFiles, has_bytes_of
+from r2fs.engine.content.digests import CopiedFiles, is_version
 from r2fs.engine.content.jobs import JobQueue
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.pending.attempts import UploadJob
@@ -127,7 +127,7 @@ class Uploader:
             source = self._copied_files.source_locked(job.ino)
         if source is None or nfc(source.key) == nfc(job.key):
             return None
-        if not has_bytes_of(self._core, source, job.fd, job.size):
+        if not is_version(self._core, source, job.fd, job.size):
             return None
         try:
             return self.copy_of(source, job)

@@ -1,10 +1,14 @@
-"""Part digests of large clean files: after an edit only parts with another digest are uploaded.
+"""Digests: the proof that a file on this host has the bytes of a version in the bucket.
 
-Owns:    the background job that computes them after the last close of a completely downloaded file, and after the
-         upload of a file; an upload that compares its parts knows them itself (`writeback/upload.py`).
-Never:   sends a request; keeps digests of bytes that a program may have changed meanwhile.
+Owns:    the background job that hashes the parts of large clean files, after the last close of a completely downloaded
+         file and after the upload of a file: of the next edit only parts with another digest are uploaded. An upload
+         that compares its parts knows them itself (`writeback/upload.py`). Hints of which version a program has
+         copied a staged file, so that the bucket can copy as well; in memory alone.
+Never:   sends a request; keeps digests of bytes that a program may have changed meanwhile; trusts a hint without the
+         proof.
 Threads: jobs of the background queue.
-Locks:   public methods are called with Core.lock held; a job takes it for each part.
+Locks:   methods of the classes are called with Core.lock held, and a job takes it for each part. The functions read
+         files without it.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from r2fs.engine.pending.attempts import UploadJob
 from r2fs.model.errors import R2fsError
 from r2fs.model.etags import is_md5
 from r2fs.model.records import Kind, ObjectInfo, PartDigests, Version
+
+COPIES_MAX = 1000  # hints; a lost one costs an upload
 
 
 class PartHasher:
@@ -81,12 +87,42 @@ class PartHasher:
         return node.pending is None and node.base == version
 
 
+class CopiedFiles:
+    """Versions from which programs have copied staged files, by inode."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        # guarded by: Core.lock
+        self._copies: dict[int, tuple[Version, int]] = {}  # source and bytes copied, by inode number
+
+    def note_locked(self, ino: int, source: Version, start: int, stop: int) -> None:
+        """Note that [start, stop) of the source was copied to the same place of the inode's file."""
+        self._core.assert_held()
+        before, copied = self._copies.pop(ino, (source, 0))
+        if start == 0 or (before == source and start == copied):
+            self._copies[ino] = (source, stop)
+            if len(self._copies) > COPIES_MAX:
+                del self._copies[next(iter(self._copies))]
+
+    def source_locked(self, ino: int) -> Version | None:
+        """Return the version that was copied from its begin to its end; None: there is none."""
+        self._core.assert_held()
+        source, copied = self._copies.get(ino, (None, 0))
+        return source if source is not None and copied == source.size else None
+
+
 def known_digests(core: Core, version: Version) -> PartDigests | str | None:
     """Return the digests by which a file can be compared with a version: its ETag if that is an MD5, else those of its
     parts; None: none are known."""
     if core.settings.bucket.md5_etags and is_md5(version.etag):
         return version.etag
     return core.cache.recall_parts(version)
+
+
+def is_version(core: Core, version: Version, fd: int, size: int) -> bool:
+    """True if the file has exactly the bytes of the version, as far as digests of the version are known."""
+    digests = known_digests(core, version)
+    return size == version.size and digests is not None and has_digests(os.pread, fd, size, digests)
 
 
 def has_bytes_of(claim: UploadJob, info: ObjectInfo) -> bool:
