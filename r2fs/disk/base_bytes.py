@@ -74,7 +74,7 @@ class BaseBytes(OpenFile):
                     try:
                         if not filecalls.allocate(self.fd, *hole, self.path):
                             return
-                    except NoSpace:  # what it took of the last room is for whoever writes next
+                    except NoSpace:  # a part may be allocated: another writer may need that
                         filecalls.free(self.fd, *hole, self.path)
                         return
 
@@ -126,7 +126,7 @@ class BaseBytes(OpenFile):
             os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def _settle_locked(self) -> None:
-        """After a change of the map: mark the file complete if its last hole is filled, and wake who waits."""
+        """Mark the file complete if its last hole is filled, and wake waiting threads. Called after a change of the map."""
         if not self._streams and self._map.is_whole:
             self._complete = True
         self._ready.notify_all()

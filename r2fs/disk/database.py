@@ -127,16 +127,13 @@ class Database:
         self.error = None
 
     def on_rollback(self, undo: Action) -> None:
-        """Register the reverse of a change of memory, for a failure of the open transaction.
-
-        Without a transaction the journal has the change already.
-        """
+        """Register the undoing of a change in memory, for a failure of the open transaction; without one do nothing."""
         with self.lock:
             if self._depth:
                 self._undo.append(undo)
 
     def on_commit(self, effect: Action) -> None:
-        """Carry `effect` out after the commit, without the lock; at once where this thread has no transaction."""
+        """Call `effect` after the commit, without the lock; at once where this thread has no transaction."""
         with self.lock:
             if self._depth:
                 self._effects.append(effect)
@@ -144,8 +141,8 @@ class Database:
         effect()
 
     def run(self, sql: str, values: tuple[object, ...] = ()) -> None:
-        """Execute one statement: in the open transaction, or in its own. A transaction's first one waits for a second,
-        or for the commit: only then it fails."""
+        """Execute a statement in the open transaction, or as its own. A transaction's first statement is sent to SQLite
+        with the second or with the commit, and can fail only then."""
         with self.lock:
             if not self._depth:
                 with self.transaction():

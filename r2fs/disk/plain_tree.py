@@ -120,7 +120,7 @@ class PlainTree:
 
     # ------------------------------------------------------------------ looking
     def walk(self, below: str = "") -> Iterator[Found]:
-        """Every file at or below `below`, and every entry that cannot be mirrored."""
+        """Yield every file at or below `below`, and every entry that cannot be mirrored."""
         waiting = [below]
         while waiting:
             directory = waiting.pop()

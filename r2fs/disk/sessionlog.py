@@ -69,7 +69,7 @@ class SessionLog:
 
     @classmethod
     def go_on(cls, path: Path, state: str, inheritance: Inheritance) -> Self:
-        """Replace the log of a session that was taken over by its records that still count."""
+        """Replace the log of a session that was taken over by one with the records that still count."""
         lines = [_line(STATE, 0, state)]
         lines += [_line(NODE, *node) for node in inheritance.nodes.values()]
         lines += [_line(HANDLE, *handle) for handle in inheritance.handles.values()]

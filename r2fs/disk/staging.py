@@ -45,7 +45,7 @@ class Staging:
 
     # ------------------------------------------------------------------ the directory
     def make(self) -> None:
-        """Make the directories, or check the existing. OSError, UnsafePath among them."""
+        """Make the directories, or check existing ones. Raises OSError, such as UnsafePath."""
         for directory in (self.directory, self.data_dir, self.open_dir):
             owned_paths.make_directory(directory)
 

@@ -71,7 +71,8 @@ class Programs:
 
 
 def _read(descriptors: Sequence[int]) -> bytes | None:
-    """The name of the process; None, and all closed, where it or the thread has ended: ESRCH, or nothing to read."""
+    """Return the process's name; None where process or thread has ended (ESRCH, or nothing to read): then the
+    descriptors are closed."""
     try:
         names = [os.pread(descriptor, COMM, 0) for descriptor in descriptors]
     except OSError:

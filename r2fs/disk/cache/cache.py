@@ -260,7 +260,7 @@ class CleanCache:
 
     # -------------------------------------------------------------- limit and age
     def change_limits(self, limit_bytes: int, ttl_s: float) -> None:
-        """Set another limit and time to live; what is over them goes now."""
+        """Set another limit and time to live, and remove the entries beyond them."""
         with self._content.lock:
             self._limit, self._ttl_s = limit_bytes, ttl_s
         self.make_room(0)

@@ -67,7 +67,7 @@ class NameFilter:
             _enter(self._bits, name)
 
     def missed(self, names: Iterable[str]) -> None:
-        """Count a lookup without a row; read `names`, all those of the table, when the time has come."""
+        """Count a lookup without a row; at each LOAD_AFTERth fill an empty filter with `names`, all of the table."""
         self._missed += 1
         if self._bits is None and self._missed % LOAD_AFTER == 0:
             bits = bytearray((_MASK + 1) >> 3)

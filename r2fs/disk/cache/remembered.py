@@ -36,7 +36,7 @@ class Remembered:
         self._remember(row_name(key, etag), json.dumps(dict(attributes)))
 
     def remember_later(self, key: str, etag: str, attributes: Mapping[str, str | int]) -> None:
-        """The same, within a minute: what a kill loses costs a HEAD. Many small files come at once."""
+        """Keep them within a minute, many rows together: a row that a kill loses costs a HEAD."""
         with self._shelf.lock:
             self._later[row_name(key, etag)] = json.dumps(dict(attributes))
             full = len(self._later) >= BATCH
@@ -44,8 +44,7 @@ class Remembered:
             self.flush()
 
     def flush(self) -> None:
-        """Write what `remember_later` has left."""
-
+        """Write the rows of `remember_later`."""
         with self._shelf.lock:
             rows, self._later = self._later, {}
 

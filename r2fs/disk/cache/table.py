@@ -265,8 +265,11 @@ class Table(diskcache.Cache):  # type: ignore[misc]
 _SELECT = "SELECT key, size, tag, filename, value, access_count, access_time, store_time, rowid FROM Cache"
 
 # The two queues of eviction: rows with access_count 0, used once, and 1, used again. Their order is access_time. Triggers
-# keep the cost of the first one, as diskcache's own keep that of all rows.
+# keep the cost of the first one, as diskcache's own keep that of all rows; its own for updates ran at each use, too.
 _QUEUES = """
+DROP TRIGGER IF EXISTS Settings_size_update;
+CREATE TRIGGER Settings_size_update AFTER UPDATE OF size ON Cache BEGIN
+  UPDATE Settings SET value = value + NEW.size - OLD.size WHERE key = 'size'; END;
 CREATE INDEX IF NOT EXISTS Cache_queue ON Cache (access_count, access_time);
 CREATE TABLE IF NOT EXISTS Once (id INTEGER PRIMARY KEY CHECK (id = 0), size INTEGER NOT NULL);
 INSERT OR IGNORE INTO Once SELECT 0, coalesce(sum(size), 0) FROM Cache WHERE access_count = 0;

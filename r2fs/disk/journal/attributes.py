@@ -113,21 +113,23 @@ class AttributeRows:
     # ------------------------------------------------------------------ writing
     def put(self, row: KeptAttributes) -> None:
         """Keep the row, in place of an earlier row of its key."""
+        parent, name = _split(row.key)
         self._run(
             _PUT,
             (
-                *_split(row.key), row.etag, row.size, row.st_ino, json.dumps(dict(row.metadata)), row.ctime_ns,
+                parent, name, row.etag, row.size, row.st_ino, json.dumps(dict(row.metadata)), row.ctime_ns,
                 row.shown_ns, text_or_bytes(row.target),
                 row.modified_ns, row.stored_s,
             ),
         )  # fmt: skip
-        self._bare.put(_split(row.key)[0])
+        self._bare.put(parent)
         self._trim()
 
     def put_shown(self, key: str, st_ino: int, mtime_ns: int, ctime_ns: int) -> None:
         """Keep the number and times that a directory shows, with or without an object."""
-        self._run(_PUT_SHOWN, (*_split(key), st_ino, ctime_ns, mtime_ns))
-        self._bare.put(_split(key)[0])
+        parent, name = _split(key)
+        self._run(_PUT_SHOWN, (parent, name, st_ino, ctime_ns, mtime_ns))
+        self._bare.put(parent)
         self._trim()
 
     # Findings are written late: never over a row that was stored since (`as_of_s`: Clock.time()),

@@ -8,6 +8,8 @@ reached only where no write happened, or where a power cut has already taken the
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from r2fs.model.keys import nfc
 from r2fs.model.pending import (
     DOUBTFUL,
@@ -27,8 +29,7 @@ _OPEN = frozenset(state.value for state in OPEN_STATES)  # a program was writing
 _CLOSED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, State.RESEALED))
 
 
-@dataclass(frozen=True, slots=True)
-class FileStat:
+class FileStat(NamedTuple):
     """stat(2) of a staged file."""
 
     size: int
@@ -38,7 +39,7 @@ class FileStat:
 
     @property
     def proof(self) -> Proof:
-        return Proof(self.size, self.mtime_ns, self.ctime_ns)
+        return Proof(*self[:3])
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,8 +50,7 @@ def base_dir(setting: str, environ: Mapping[str, str]) -> tuple[Path, str]:
 
 def own_states(environ: Mapping[str, str]) -> Path:
     """This user's default place of state directories, without systemd's variables."""
-    xdg = environ.get("XDG_STATE_HOME", "")
-    return Path(xdg) / "r2fs" if os.path.isabs(xdg) else home(environ) / ".local/state/r2fs"
+    return base_dir("state_dir", {**environ, "STATE_DIRECTORY": ""})[0]
 
 
 def state_places(environ: Mapping[str, str]) -> list[Path]:

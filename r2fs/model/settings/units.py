@@ -13,7 +13,7 @@ import json
 import pwd
 import re
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from r2fs.model.values import dataclass
 
@@ -135,10 +135,19 @@ class Switch(TomlValue):
 
 
 @dataclass(frozen=True, slots=True)
-class Count(TomlValue):
-    least: int
-    most: int
+class _Bounded(TomlValue, Generic[NumberT]):
+    """Base of the kinds of numbers, from `least` to `most`."""
 
+    least: NumberT
+    most: NumberT
+
+    def within(self, value: NumberT, raw: object) -> NumberT:
+        if not self.least <= value <= self.most:  # also not-a-number
+            raise ValueError(f"{raw!r} is outside")
+        return value
+
+
+class Count(_Bounded[int]):
     @property
     def allowed(self) -> str:
         return f"a whole number from {self.least} to {self.most}"
@@ -146,14 +155,10 @@ class Count(TomlValue):
     def parse(self, raw: object) -> int:
         if isinstance(raw, bool) or not isinstance(raw, int | str):
             raise ValueError(f"{raw!r} is no whole number")
-        return _within(self, int(raw), raw)
+        return self.within(int(raw), raw)
 
 
-@dataclass(frozen=True, slots=True)
-class Number(TomlValue):
-    least: float
-    most: float
-
+class Number(_Bounded[float]):
     @property
     def allowed(self) -> str:
         return f"a number from {self.least:g} to {self.most:g}"
@@ -161,14 +166,10 @@ class Number(TomlValue):
     def parse(self, raw: object) -> float:
         if isinstance(raw, bool) or not isinstance(raw, int | float | str):
             raise ValueError(f"{raw!r} is no number")
-        return _within(self, float(raw), raw)
+        return self.within(float(raw), raw)
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    least: int
-    most: int
-
+class Size(_Bounded[int]):
     @property
     def allowed(self) -> str:
         return f'a size from {size_text(self.least)} to {size_text(self.most)}, such as "10GiB" or "500M"'
@@ -176,7 +177,7 @@ class Size:
     def parse(self, raw: object) -> int:
         if isinstance(raw, bool) or not isinstance(raw, int | str):
             raise ValueError(f"{raw!r} is no size")
-        return _within(self, raw if isinstance(raw, int) else parse_size(raw), raw)
+        return self.within(raw if isinstance(raw, int) else parse_size(raw), raw)
 
     def write(self, value: object) -> str:
         assert isinstance(value, int)
@@ -184,11 +185,7 @@ class Size:
         return text if text.isdigit() else f'"{text}"'
 
 
-@dataclass(frozen=True, slots=True)
-class Duration:
-    least: float
-    most: float
-
+class Duration(_Bounded[float]):
     @property
     def allowed(self) -> str:
         least, most = duration_text(self.least), duration_text(self.most)
@@ -197,17 +194,11 @@ class Duration:
     def parse(self, raw: object) -> float:
         if isinstance(raw, bool) or not isinstance(raw, int | float | str):
             raise ValueError(f"{raw!r} is no time")
-        return _within(self, parse_duration(raw) if isinstance(raw, str) else float(raw), raw)
+        return self.within(parse_duration(raw) if isinstance(raw, str) else float(raw), raw)
 
     def write(self, value: object) -> str:
         assert isinstance(value, float)
         return f'"{duration_text(value)}"'
-
-
-def _within(kind: Count | Number | Size | Duration, value: NumberT, raw: object) -> NumberT:
-    if not kind.least <= value <= kind.most:  # also not-a-number
-        raise ValueError(f"{raw!r} is outside")
-    return value
 
 
 @dataclass(frozen=True, slots=True)
