@@ -1,27 +1,43 @@
-"""Requests to daemons: functions shared by the commands."""
+"""Requests to daemons: functions shared by the commands.
+
+Owns:  the search for daemons, with a wait for one that is being started again after another has died; the mount of a
+       path; the error of a path without a mount.
+Never: waits for a mount without a take-over.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from r2fs.cli.failures import Failures
-from r2fs.cli.settling import await_settled
+from r2fs.cli.failures import Failures, named_in
 from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
+from r2fs.daemon.handover import keeper
 from r2fs.drivers import kmount
 from r2fs.drivers.mount_path import absolute
-from r2fs.model.errors import DaemonUnreachable, MountPointBad, NotFound, R2fsError, SettingsError
+from r2fs.model.errors import (
+    DaemonUnreachable,
+    FileError,
+    MountPointBad,
+    NotFound,
+    R2fsError,
+    SettingsError,
+)
 from r2fs.model.keys import printable
-from r2fs.model.settings.sources import gather
-from r2fs.model.settings.units import Duration
+from r2fs.model.settings import places
 
-LONGEST_S = 30 * 86400.0
+NOTICED_S = 3.0  # for the holder to notice its daemon's death; milliseconds on an idle machine
+STARTED_S = 15.0  # for a daemon that the holder starts again
+POLL_S = 0.05
+
+T = TypeVar("T")
 
 
 def known_daemons(started: bool = False) -> list[Daemon]:
@@ -29,7 +45,7 @@ def known_daemons(started: bool = False) -> list[Daemon]:
 
     `started`: wait for daemons that their holders are starting again, and include them.
     """
-    named = _named_run_dir()
+    named = named_directory("run_dir")
     for sentence in client.not_looked_into(os.environ, named):
         _warn(sentence)
     await_settled(named, started)
@@ -44,15 +60,57 @@ def _warn(sentence: str) -> None:
 
 def held_mounts() -> list[Held]:
     """Every mount of this user without a daemon, kept by its holder."""
-    return client.held(os.environ, _named_run_dir())
+    return client.held(os.environ, named_directory("run_dir"))
 
 
-def _named_run_dir() -> Path | None:
+def named_directory(setting: str) -> Path | None:
+    """`run_dir` or `state_dir` of the settings; None: nothing names another than the default, or the settings are
+    wrong, which must not hide mounts."""
+    if not places.is_there(places.settings_file(os.environ)) and not any(
+        variable.startswith("R2FS_") for variable in os.environ
+    ):
+        return None  # without an import of the settings: a status is to be quick
+    from r2fs.model.settings.sources import gather
+
     try:
-        named: Path | None = gather().get("run_dir")
+        named: Path | None = gather(warn=setting == "run_dir").get(setting)
     except SettingsError:
-        return None  # wrong settings must not hide mounts
+        return None
     return named
+
+
+def await_settled(named: Path | None, started: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    """Wait until each mount has a daemon, or a holder that has noticed the death of its daemon.
+
+    With `started`, wait also for daemons that holders are starting.
+    """
+    begun_s = clock()
+    while waits := [wait for card in _dead(named) if (wait := _waits_for(card, started))]:
+        if clock() - begun_s > min(waits):
+            return
+        time.sleep(POLL_S)
+
+
+def _dead(named: Path | None) -> list[Daemon]:
+    return [card for card in client.daemons(os.environ, named, dead=True) if not card.alive]
+
+
+def _waits_for(card: Daemon, started: bool) -> float:
+    """Seconds worth waiting for a change of this mount; 0 if none is expected."""
+    status = keeper.ask(card.socket.with_suffix(".holder"), {"op": "status"})
+    if status is None:
+        return 0.0
+    if status.get("daemon") is not None:  # the dead daemon, or a successor before it has written its card
+        return STARTED_S if started else NOTICED_S
+    return STARTED_S if started and status.get("starts_it") else 0.0
+
+
+def daemon_of(path: str, found: Sequence[Daemon] | None = None) -> Daemon:
+    """The daemon, of `found` or of all, of the mount that `path` is in. `nobody_at` is the error without one."""
+    daemon = client.owner_of(path, known_daemons(started=True) if found is None else found)
+    if daemon is None:
+        raise nobody_at(path)
+    return daemon
 
 
 def nobody_at(path: str) -> R2fsError:
@@ -86,9 +144,9 @@ def served_by_nobody(waiting: list[Held]) -> list[tuple[Daemon, str]]:
     """Mounts whose daemon was killed and that no holder keeps, by the card left, each with its remedy."""
     kept = {held.mountpoint for held in waiting}
     said = []
-    for card in client.daemons(os.environ, _named_run_dir(), dead=True):
+    for card in _dead(named_directory("run_dir")):
         mounted = kmount.mounted_at(card.mountpoint)
-        if card.alive or card.mountpoint in kept or mounted is None or mounted.fstype != mountpoint.OURS:
+        if card.mountpoint in kept or mounted is None or mounted.fstype != mountpoint.OURS:
             continue
         try:
             why = str(nobody_at(card.mountpoint))
@@ -117,22 +175,42 @@ def by_daemon(
     """The paths of each daemon's mount, relative to it. The error of a path without a daemon is noted, or raised."""
     grouped: dict[Daemon, list[str]] = {}
     for path in paths:
-        daemon = client.owner_of(path, found)
-        if daemon is None:
+        try:
+            daemon = daemon_of(path, found)
+        except R2fsError as error:
             if failures is None:
-                raise nobody_at(path)
-            failures.note(nobody_at(path))
+                raise
+            failures.note(error)
             continue
         grouped.setdefault(daemon, []).append(client.within_mount(path, daemon))
     return grouped
 
 
+def each_result(
+    paths: Sequence[str], failures: Failures, work: Callable[[Daemon, list[str]], T]
+) -> Iterator[tuple[str, T]]:
+    """Yield each mount point with the result of `work` for the paths of its mount; if one of these is refused, the
+    result for each of the others."""
+    for daemon, within in by_daemon(paths, known_daemons(started=True), failures).items():
+        requests = [within]
+        while requests:
+            wanted = requests.pop(0)
+            try:
+                with named_in(daemon.mountpoint, wanted):
+                    result = work(daemon, wanted)
+            except R2fsError as error:
+                if isinstance(error, FileError) and len(wanted) > 1:
+                    requests = [[path] for path in wanted]
+                else:
+                    failures.note(error)
+            else:
+                yield daemon.mountpoint, result
+
+
 def one_target(path: str) -> tuple[Daemon, str]:
     """The daemon and the path within its mount of the file that `path` leads to: symbolic links are followed."""
     found = known_daemons(started=True)
-    daemon = client.owner_of(path, found)
-    if daemon is None:
-        raise nobody_at(path)
+    daemon_of(path, found)
     real = os.path.realpath(path)
     owner = client.owner_of(real, found)
     if owner is None:
@@ -159,14 +237,3 @@ def look_up(path: str) -> None:
         raise NotFound(f"{path}: no such file or directory") from None
     except OSError as error:
         raise R2fsError(f"{path}: {error.strerror}") from None
-
-
-def parse_timeout(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
-    """Parse --timeout, in the units of settings."""
-    if text is None:
-        return None
-    kind = Duration(0, LONGEST_S)
-    try:
-        return kind.parse(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{error}; allowed: {kind.allowed}") from None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from r2fs.cli import show
+from r2fs.cli.options import config_option
 from r2fs.cli.setting_flags import complete_target
 from r2fs.cli.storing import settings_at, store_of
 from r2fs.cli.usage import Group, PathText
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 F = Callable[..., Any]
 
-config_option = click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings file to read."
-)
 target_argument = click.argument("target", metavar="URL|NAME", shell_complete=complete_target)
 file_argument = click.argument("document", metavar="FILE", type=PathText())
 

@@ -1,4 +1,4 @@
-"""`r2fs cache`: check the cached files of a mount, or remove them."""
+"""`r2fs cache` and `r2fs evict`: check cached files, and remove them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from typing import Any
 import click
 
 from r2fs.cli import show
-from r2fs.cli.asking import known_daemons, nobody_at
-from r2fs.cli.bulk_progress import BulkProgress
-from r2fs.cli.usage import Group, PathText
+from r2fs.cli.asking import daemon_of, each_result
+from r2fs.cli.failures import Failures
+from r2fs.cli.options import directory_argument, json_option, paths_argument
+from r2fs.cli.progress import BulkProgress
+from r2fs.cli.usage import Command, Group
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.model import amounts
 from r2fs.model.keys import printable
-
-directory_argument = click.argument("directory", metavar="DIR", type=PathText())
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 @click.group("cache", cls=Group)
@@ -26,7 +25,7 @@ def command() -> None:
 
 @command.command("check")
 @directory_argument
-@json_option
+@json_option()
 def check(directory: str, as_json: bool) -> None:
     """Compare each cached file with its ETag; a damaged one is dropped, and fetched again at its next use.
 
@@ -37,7 +36,7 @@ def check(directory: str, as_json: bool) -> None:
     Example:
       r2fs cache check ~/studio
     """
-    daemon = _daemon(directory)
+    daemon = daemon_of(directory)
     total = client.ask_once(daemon, "status")["cache"]["entries"]
     answer: dict[str, Any] = {}
     with BulkProgress("checking", quiet=as_json) as progress:
@@ -55,7 +54,7 @@ def check(directory: str, as_json: bool) -> None:
 
 @command.command("clear")
 @directory_argument
-@json_option
+@json_option()
 def clear(directory: str, as_json: bool) -> None:
     """Remove all cached files that no program has open. The next use fetches them again.
 
@@ -65,7 +64,7 @@ def clear(directory: str, as_json: bool) -> None:
     Example:
       r2fs cache clear ~/studio
     """
-    answer = client.ask_once(_daemon(directory), "cache_clear")
+    answer = client.ask_once(daemon_of(directory), "cache_clear")
     if as_json:
         show.as_json(answer)
         return
@@ -74,8 +73,29 @@ def clear(directory: str, as_json: bool) -> None:
     print(f"removed {removed}{left}")
 
 
-def _daemon(directory: str) -> Daemon:
-    daemon = client.owner_of(directory, known_daemons(started=True))
-    if daemon is None:
-        raise nobody_at(directory)
-    return daemon
+@click.command("evict", cls=Command, epilog="Example: r2fs evict ~/studio/archive")
+@paths_argument
+@json_option()
+def evict(paths: tuple[str, ...], as_json: bool) -> int:
+    """Drop the cached content of files, and of all that is below directories.
+
+    The files stay in the bucket and in the mount; the next read downloads them. Kept, and named with the reason,
+    are files that are open, pinned, or not in the bucket yet.
+    """
+    answers, failures = [], Failures()
+    for mountpoint, answer in each_result(paths, failures, _evict):
+        answers.append({"mountpoint": mountpoint} | answer)
+    if as_json:
+        show.as_json(answers)
+        return failures.code
+    for answer in answers:
+        text = f"{amounts.counted(answer['files'], 'file')} ({amounts.size(answer['bytes'])} on the disk) dropped"
+        kept = f", {answer['kept']} kept" if answer["kept"] else ""
+        print(f"{answer['mountpoint']}: {text}{kept}")
+        for path, reason in answer["reasons"]:
+            show.complain(f"{answer['mountpoint']}: {path}: kept: {reason}")
+    return failures.code
+
+
+def _evict(daemon: Daemon, paths: list[str]) -> dict[str, Any]:
+    return client.ask_once(daemon, "evict", paths=paths)

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from r2fs.cli import show
-from r2fs.cli.asking import known_daemons, nobody_at
+from r2fs.cli.asking import daemon_of
+from r2fs.cli.options import json_option
 from r2fs.cli.setting_flags import complete_target, flags_from, settings_flags
 from r2fs.cli.usage import Group
 from r2fs.daemon import client
@@ -54,7 +55,7 @@ def path() -> None:
 
 @command.command("show")
 @click.argument("target", metavar="[URL|NAME|DIR]", required=False, shell_complete=complete_target)
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option("Print as JSON.")
 @settings_flags
 def show_command(
     target: str | None, as_json: bool, words: tuple[str, ...], config_file: Path | None, **given: Any
@@ -110,9 +111,7 @@ def _running(target: str | None, config_file: Path | None) -> tuple[str, dict[st
     named = gather(config_file=config_file, warn=False).file.mounts
     if target in named:
         return None
-    daemon = client.owner_of(target, known_daemons(started=True))
-    if daemon is None:
-        raise nobody_at(target)
+    daemon = daemon_of(target)
     written = client.ask_once(daemon, "settings")["settings"]
     return daemon.name if daemon.name in named else daemon.url, {
         name: BY_NAME[name].kind.parse(tomllib.loads(f"value = {text}")["value"])

@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from r2fs.cli import show
-from r2fs.cli.asking import known_daemons, nobody_at, one_target
-from r2fs.cli.bulk_targets import PARTLY
+from r2fs.cli.asking import daemon_of, one_target
+from r2fs.cli.options import json_option
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.model import amounts
+from r2fs.model.exit_codes import DONE, PARTLY
 from r2fs.model.prices import GB
 
 FIGURES = ["class A", "class B", "free", "price"]
@@ -34,7 +35,7 @@ NO_ANSWER = "none"
     help="Show the requests of each directory in DIR, with all below it, or of each program.",
 )
 @click.option("--why", metavar="PATH", type=PathText(), help="Show the requests that a file has caused.")
-@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+@json_option("Print all figures as JSON.")
 def command(directory: str | None, listed: bool, by: str | None, why: str | None, as_json: bool) -> int:
     """Show what a mount costs: its requests since the daemon's start, per day and per month at this rate; its storage.
 
@@ -57,11 +58,9 @@ def command(directory: str | None, listed: bool, by: str | None, why: str | None
         raise click.UsageError("give a path in a mount, or --why PATH alone")
     if why is not None:
         _why(why, as_json)
-        return 0
+        return DONE
     assert directory is not None
-    daemon = client.owner_of(directory, known_daemons(started=True))
-    if daemon is None:
-        raise nobody_at(directory)
+    daemon = daemon_of(directory)
     answer = client.ask_once(daemon, "cost", list=listed, path=client.within_mount(directory, daemon))
     if as_json:
         show.as_json(answer)
@@ -71,7 +70,7 @@ def command(directory: str | None, listed: bool, by: str | None, why: str | None
         _parts(answer[f"by_{by}"], by)
     for name, reason in answer["storage"]["failed"]:
         show.complain(f"{name}: not listed, and left out: {reason}")
-    return PARTLY if answer["storage"]["failed"] else 0
+    return PARTLY if answer["storage"]["failed"] else DONE
 
 
 def _whole(answer: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import click
 
 from r2fs.cli import config, show
 from r2fs.cli.asking import nobody_at
+from r2fs.cli.options import config_option, json_option
 from r2fs.cli.setting_flags import complete_target
 from r2fs.cli.status_text import without_details
 from r2fs.cli.usage import Command, PathText
@@ -36,11 +37,9 @@ _OF_THE_MOUNT = ("url", "mountpoint")
 @click.command("doctor", cls=Command)
 @click.argument("target", metavar="[URL|NAME|DIR]", required=False, shell_complete=complete_target)
 @click.option("--write-test", is_flag=True, help="Also store, read and delete one object of its own.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option("Print as JSON.")
 @click.option("--bundle", metavar="FILE", type=PathText(), help="Also write findings, settings, status and logs to a tar file, without secrets.")  # fmt: skip
-@click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings file to read."
-)
+@config_option
 def command(
     target: str | None, write_test: bool, as_json: bool, bundle: str | None, config_file: Path | None
 ) -> int:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 from r2fs.cli import show
 from r2fs.model.errors import FileError, R2fsError
 from r2fs.model.keys import printable
 from r2fs.model.redaction import redact
-
-T = TypeVar("T")
 
 
 class Failures:
@@ -38,25 +35,6 @@ class Failures:
             yield
         except R2fsError as error:
             self.note(error)
-
-
-def results(
-    mountpoint: str, paths: Sequence[str], failures: Failures, work: Callable[[list[str]], T]
-) -> Iterator[T]:
-    """Yield the result of one request for all paths; if a path is refused, those of a request for each path."""
-    requests = [list(paths)]
-    while requests:
-        wanted = requests.pop(0)
-        try:
-            with named_in(mountpoint, wanted):
-                result = work(wanted)
-        except R2fsError as error:
-            if isinstance(error, FileError) and len(wanted) > 1:
-                requests = [[path] for path in wanted]
-            else:
-                failures.note(error)
-        else:
-            yield result
 
 
 @contextmanager

@@ -9,26 +9,23 @@ from typing import Any
 import click
 
 from r2fs.cli import show, unsent
-from r2fs.cli.asking import by_daemon, held_mounts, held_text, known_daemons, parse_timeout
-from r2fs.cli.progress_bar import Progress
+from r2fs.cli.asking import by_daemon, held_mounts, held_text, known_daemons
+from r2fs.cli.options import json_option, timeout_option
+from r2fs.cli.progress import UploadProgress
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
-from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable
-
-REFUSED = 10  # exit code: waiting does not help, a person has to act
+from r2fs.model.exit_codes import DONE, REFUSED, SOMETHING_LEFT
 
 
 @click.command("flush", cls=Command)
 @click.argument("paths", metavar="[PATH...]", nargs=-1, type=PathText())
 @click.option("--wait", is_flag=True, help="Return when the changes are in the bucket.")
-@click.option(
-    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Longest time of --wait: 30s, 15m."
-)
+@timeout_option()
 @click.option("--retry", is_flag=True, help="Try parked files once more.")
-@click.option("--json", "as_json", is_flag=True, help="Print the pending changes as JSON.")
+@json_option("Print the pending changes as JSON.")
 def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: bool, as_json: bool) -> int:
     """Send pending changes now, without the usual delay.
 
@@ -42,9 +39,9 @@ def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: 
     torn is sent only where PATH names the file itself: look at the file first.
     """
     answers: list[dict[str, Any]] = []
-    complaints, codes = [], {0}
+    complaints, codes = [], {DONE}
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    with Progress(quiet=as_json or not wait) as progress:
+    with UploadProgress(quiet=as_json or not wait) as progress:
         for daemon, within in _daemons(paths):
             rest = deadline and max(0.0, deadline - time.monotonic())
             answer = flush(daemon, within, rest if wait else 0.0, retry, progress)
@@ -58,10 +55,10 @@ def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: 
     elif not paths:
         _tell_of_what_no_mount_sends(bool(answers))
     if not wait:
-        return 0
+        return DONE
     for text in complaints if not as_json else ():
         show.complain(text)
-    return max(codes, key=(0, SOMETHING_LEFT, REFUSED).index)
+    return max(codes, key=(DONE, SOMETHING_LEFT, REFUSED).index)
 
 
 def _tell_of_what_no_mount_sends(any_mounted: bool) -> None:
@@ -82,7 +79,7 @@ def _daemons(paths: tuple[str, ...]) -> Iterator[tuple[Daemon, list[str]]]:
 
 
 def flush(
-    daemon: Daemon, paths: list[str], timeout_s: float | None, retry: bool, progress: Progress
+    daemon: Daemon, paths: list[str], timeout_s: float | None, retry: bool, progress: UploadProgress
 ) -> dict[str, Any]:
     """Ask for a flush, showing its progress. Returns the last answer."""
     last: dict[str, Any] = {}
@@ -97,7 +94,7 @@ def _verdict(answer: dict[str, Any]) -> tuple[str, int]:
         first = answer["parked"][0]
         return amounts.parked(answer["parked_count"], first["path"], first["reason"]), REFUSED
     if answer["sent"]:
-        return "", 0
+        return "", DONE
     if answer["refusal"]:
         return f"the bucket refuses everything: {answer['refusal']}", REFUSED
     return "time is up", SOMETHING_LEFT

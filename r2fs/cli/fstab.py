@@ -1,10 +1,9 @@
-"""fstab's style: `-o a,b=c`.
+"""Mounts by fstab and mount(8): options `-o a,b=c`, and the calls of the helpers.
 
-Owns:  the words of fstab that r2fs understands or ignores.
-Never: loads settings.
 Fails: SettingsError for a word that is neither understood nor ignored.
 
 An fstab line:   r2://studio/takes  /mnt/takes  fuse.r2fs  _netdev,allow_other,cache_size=50G  0 0
+Of it mount(8) makes `mount.r2fs SPEC DIR [-sfnv] [-o …]`, or through mount.fuse `r2fs SPEC DIR -o …`.
 """
 
 from __future__ import annotations
@@ -28,6 +27,8 @@ _IGNORED = (
 IGNORED = frozenset(_IGNORED.split())
 IGNORED_PAIRS = ("x-", "X-", "comment", "subtype", "fsname", "dev", "suid", "helper", "uhelper", "context")
 _SHORT = {"ro": "read_only"}
+_VALUE_FLAGS = {"-o", "-t", "-N"}  # of mount(8), each with a value as the next word
+_IGNORED_FLAGS = {"-s", "-n", "-v", "-r", "-w"}
 _SPLIT = re.compile(r"((?:\\.|[^,\\])+)")  # a comma in a value is written \,
 
 
@@ -61,3 +62,24 @@ def _flag(word: str, value: str | None) -> Mapping[str, Flag]:
         raise SettingsError(f"-o {word} needs a value: -o {word}=…; allowed: {option.kind.allowed}")
     raw: object = not negated if value is None else value
     return {option.name: Flag(raw, f"option -o {word}")}
+
+
+def helper_arguments(words: list[str]) -> list[str]:
+    """mount(8)'s arguments as ours: `mount --background --unless-mounted SPEC DIR -o …`. Empty: a dry run (-f)."""
+    plain, ours = [], []
+    waiting = iter(words)
+    for word in waiting:
+        if word in _VALUE_FLAGS:
+            value = next(waiting, None)
+            if value is None:
+                raise SettingsError(f"{word} needs a word after it")
+            ours += ["-o", value] if word == "-o" else []
+        elif word == "-f":
+            return []
+        elif word in _IGNORED_FLAGS or re.fullmatch(r"-[snvrw]+", word):
+            ours += ["-o", "ro"] if "r" in word else []
+        else:
+            plain.append(word)
+    if len(plain) != 2:
+        raise SettingsError("usage of the mount helper: mount.r2fs SPEC DIR [-o …]")
+    return ["mount", "--background", "--unless-mounted", *ours, "--", *plain]

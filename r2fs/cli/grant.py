@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,40 +15,39 @@ from urllib.parse import urlsplit
 
 import click
 
-from r2fs.cli import renewal, show
+from r2fs.cli import show
+from r2fs.cli.options import TimeText, config_option, json_option
 from r2fs.cli.setting_flags import complete_target
 from r2fs.cli.storing import settings_at
 from r2fs.cli.usage import Command, PathText
-from r2fs.model.errors import SettingsError
+from r2fs.model import owned_paths
+from r2fs.model.errors import DirectoryUnusable, R2fsError, SettingsError
 from r2fs.model.keys import normal_prefix
 from r2fs.model.settings import Bucket
 from r2fs.model.settings.loading import R2_DOMAIN
 from r2fs.model.settings.settings_file import SettingsFile
 from r2fs.model.settings.sources import gather
-from r2fs.model.settings.units import Duration
 
 if TYPE_CHECKING:  # boto3 is imported by the command alone
     from r2fs.store.s3.grant import Grant
 
 SHORTEST_S, LONGEST_S = 60.0, 604_800.0
-
-
-def parse_ttl(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
-    kind = Duration(SHORTEST_S, LONGEST_S)
-    try:
-        return int(kind.parse(text))
-    except ValueError as error:
-        raise click.BadParameter(f"{error}; allowed: {kind.allowed}") from None
+# A reader of the file (botocore) asks again in the last 15 minutes of a life, and must in the last ten.
+SHORTEST_RENEWED_S = 1200
+SHARE = 4  # of a life, after which the next begins: three quarters are left at any time
+RETRY_S = 30.0
+LOOK_S = 60.0  # a host that has slept goes by the time of day
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @click.command("grant", cls=Command)
 @click.argument("target", metavar="PREFIX|URL|NAME", shell_complete=complete_target)
 @click.option(
-    "--ttl", "ttl_s", default="1h", callback=parse_ttl, metavar="TIME", show_default=True, help="Life: 1m to 7d."
+    "--ttl", "ttl_s", default="1h", type=TimeText(SHORTEST_S, LONGEST_S), show_default=True, help="Life: 1m to 7d."
 )  # fmt: skip
 @click.option("--ro", "read_only", is_flag=True, help="Only to list and read.")
 @click.option("--role", metavar="ARN", help="Not on R2: the role to assume.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option("Print everything as JSON.")
 @click.option(
     "--credential-process", "as_process", is_flag=True, help="Print what AWS's setting credential_process reads."
 )  # fmt: skip
@@ -56,12 +58,10 @@ def parse_ttl(ctx: click.Context, parameter: click.Parameter, text: str) -> int:
     metavar="FILE",
     help="Write that to FILE, and again before it ends, until a signal.",
 )
-@click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings file to read."
-)
+@config_option
 def command(
     target: str,
-    ttl_s: int,
+    ttl_s: float,
     read_only: bool,
     role: str | None,
     as_json: bool,
@@ -91,8 +91,8 @@ def command(
         raise click.UsageError(
             "--credential-process and --renew have JSON of their own: give them without --json"
         )
-    if renewed is not None and ttl_s < renewal.SHORTEST_S:
-        raise click.UsageError(f"with --renew, --ttl is {renewal.SHORTEST_S // 60}m or more")
+    if renewed is not None and ttl_s < SHORTEST_RENEWED_S:
+        raise click.UsageError(f"with --renew, --ttl is {SHORTEST_RENEWED_S // 60}m or more")
     if target.startswith("/"):
         raise SettingsError(
             f"{target} is a path: name the prefix as keys have it, as `r2fs key {target}` prints it"
@@ -104,10 +104,10 @@ def command(
         raise SettingsError(f"{bucket.url} is a directory: it has no credentials")
 
     def made_now() -> Grant:
-        return grant(bucket, Wish(prefix, read_only, ttl_s, role), time.time())
+        return grant(bucket, Wish(prefix, read_only, int(ttl_s), role), time.time())
 
     if renewed is not None:
-        renewal.renew(lambda: json.dumps(_for_process(made_now())), Path(renewed), ttl_s)
+        renew(lambda: json.dumps(_for_process(made_now())), Path(renewed), ttl_s)
         return
     made = made_now()
     if as_process:
@@ -166,3 +166,43 @@ def _mount_line(bucket: Bucket, prefix: str, read_only: bool) -> str:
     scheme = "r2" if R2_DOMAIN in (bucket.endpoint_url or "") else "s3"
     url = shlex.quote(f"{scheme}://{bucket.name}/{prefix}".rstrip("/"))
     return f"r2fs mount {url} DIR{' --read-only' if read_only else ''}"
+
+
+# ------------------------------------------------------------------ renewal
+def renew(make: Callable[[], str], file: Path, life_s: float) -> None:
+    """Write credentials, which `make` returns, to `file`, mode 0600, and anew long before they end, until a signal of
+    STOP_SIGNALS. The file stays: mounts go on until its credentials end.
+
+    The error of the first grant is raised; after a later one the last credentials are valid yet, and it is tried again.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # process 1 of a container has no default actions
+    done = False
+    while True:
+        wait_s = life_s / SHARE
+        try:
+            _write(file, make())
+            done = True
+        except R2fsError as error:
+            if not done:
+                raise
+            show.complain(str(error))
+            wait_s = min(RETRY_S, wait_s)
+        if _stopped_within(wait_s):
+            return
+
+
+def _stopped_within(seconds: float) -> bool:
+    """Wait for a signal. False: by the clock of the day, `seconds` are over."""
+    end_s = time.time() + seconds
+    while (left_s := end_s - time.time()) > 0:
+        if signal.sigtimedwait(STOP_SIGNALS, min(LOOK_S, left_s)) is not None:
+            return True
+    return False
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        with owned_paths.directory(file.parent) as directory:
+            owned_paths.replace_file(directory, file.name, text.encode())
+    except OSError as error:
+        raise DirectoryUnusable(f"{os.fspath(file)} cannot be written: {error.strerror}") from None

@@ -5,18 +5,19 @@ from __future__ import annotations
 import click
 
 from r2fs.cli import show
-from r2fs.cli.asking import known_daemons, nobody_at
+from r2fs.cli.asking import daemon_of
+from r2fs.cli.options import directory_argument, json_option
 from r2fs.cli.status_text import limit_lines
-from r2fs.cli.usage import Command, PathText
+from r2fs.cli.usage import Command
 from r2fs.daemon import client
 from r2fs.model.settings.timetable import BandwidthLimit
 
 
 @click.command("limit", cls=Command)
-@click.argument("directory", metavar="DIR", type=PathText())
+@directory_argument
 @click.option("--up", metavar="LIMIT", help="Limit of all uploads together.")
 @click.option("--down", metavar="LIMIT", help="Limit of all downloads together.")
-@click.option("--json", "as_json", is_flag=True, help="Print the limits as JSON.")
+@json_option("Print the limits as JSON.")
 def command(directory: str, up: str | None, down: str | None, as_json: bool) -> None:
     """Show the bandwidth limits of the mount at DIR, or set them.
 
@@ -33,10 +34,7 @@ def command(directory: str, up: str | None, down: str | None, as_json: bool) -> 
     """
     for flag, text in (("--up", up), ("--down", down)):
         _check(flag, text)
-    daemon = client.owner_of(directory, known_daemons(started=True))
-    if daemon is None:
-        raise nobody_at(directory)
-    found = client.ask_once(daemon, "limit", up=up, down=down)["bandwidth"]
+    found = client.ask_once(daemon_of(directory), "limit", up=up, down=down)["bandwidth"]
     show.as_json(found) if as_json else print(show.labelled(limit_lines(found, always=True)))
 
 

@@ -14,21 +14,22 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
-from r2fs.cli import streams, version
-from r2fs.cli.mount_helper import HELPER_NAMES, helper_arguments, is_bare_mount
+from r2fs.cli import streams
 from r2fs.cli.usage import Group
 from r2fs.model.errors import R2fsError
+from r2fs.model.exit_codes import DEFECT, DONE, INTERRUPTED, PIPE_CLOSED
 from r2fs.model.keys import printable
 from r2fs.model.redaction import redact
 
 log = logging.getLogger(__name__)
 
+# Module, with `:NAME` of the command where it has several, and the line in the list of commands.
 COMMANDS = {
     "mount": ("r2fs.cli.mount", "Mount a bucket on a directory."),
     "mirror": ("r2fs.cli.mirror", "Keep a plain directory and a bucket in step, without FUSE."),
@@ -36,7 +37,7 @@ COMMANDS = {
     "status": ("r2fs.cli.status", "Show mounts: pending changes, cache, requests."),
     "ui": ("r2fs.cli.ui", "Show mounts on a page: transfers, cache, price, conflicts."),
     "ls": ("r2fs.cli.ls", "List a directory: what of each file is on this host, and its state."),
-    "info": ("r2fs.cli.info", "Show a file in detail: object, state, version."),
+    "info": ("r2fs.cli.ls:info", "Show a file in detail: object, state, version."),
     "flush": ("r2fs.cli.flush", "Send what is not yet in the bucket."),
     "limit": ("r2fs.cli.limit", "Show and set bandwidth limits."),
     "wait": ("r2fs.cli.wait", "Return when the bucket holds exactly the bytes of files."),
@@ -46,11 +47,11 @@ COMMANDS = {
     "refresh": ("r2fs.cli.refresh", "Forget names and attributes: the next use asks the bucket."),
     "url": ("r2fs.cli.url", "Print a URL of a file: presigned, or public."),
     "key": ("r2fs.cli.keys", "Print the object key of a file."),
-    "path": ("r2fs.cli.paths", "Print the path of an object key."),
+    "path": ("r2fs.cli.keys:path", "Print the path of an object key."),
     "warm": ("r2fs.cli.warm", "Download files into the cache."),
     "pin": ("r2fs.cli.pin", "Keep files on this host."),
-    "unpin": ("r2fs.cli.unpin", "Let pinned files be evicted again."),
-    "evict": ("r2fs.cli.evict", "Drop cached content."),
+    "unpin": ("r2fs.cli.pin:unpin", "Let pinned files be evicted again."),
+    "evict": ("r2fs.cli.cache:evict", "Drop cached content."),
     "rm": ("r2fs.cli.rm", "Delete objects, and report what was deleted."),
     "set": ("r2fs.cli.set_headers", "Set Content-Type and headers of objects."),
     "migrate": ("r2fs.cli.migrate", "Give objects other keys, by a map or a rule."),
@@ -71,12 +72,12 @@ SECTIONS = {
     "Objects and buckets": ("rm", "set", "migrate", "grant", "bucket"),
 }
 # Started by programs alone: in no list.
-INTERNAL = {"client-store": ("r2fs.cli.client_store", "Serve r2fs.client without a mount.")}
+INTERNAL = {"client-store": ("r2fs.cli.storing", "Serve r2fs.client without a mount.")}
 # of click from 8.2 on; before, help was shown in its place
 HELP_WANTED: tuple[type[click.UsageError], ...] = tuple(
     kind for kind in (getattr(click.exceptions, "NoArgsIsHelpError", None),) if kind is not None
 )
-DEFECT, INTERRUPTED, PIPE_CLOSED = 70, 130, 141
+HELPER_NAMES = ("mount.r2fs", "mount.fuse.r2fs")  # of calls by mount(8)
 
 
 class LazyGroup(Group):
@@ -89,7 +90,8 @@ class LazyGroup(Group):
         found = COMMANDS.get(cmd_name) or INTERNAL.get(cmd_name)
         if found is None:
             return None
-        command: click.Command = importlib.import_module(found[0]).command
+        module, _, name = found[0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -99,6 +101,15 @@ class LazyGroup(Group):
             if names:
                 with formatter.section(title):
                     formatter.write_dl([(name, COMMANDS[name][1]) for name in names])
+
+
+def _show_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    """Print the version and end the command."""
+    if wanted and not ctx.resilient_parsing:
+        from r2fs.cli import version
+
+        click.echo(f"{version.text()}\n{version.kernel()}")
+        ctx.exit()
 
 
 @click.group(
@@ -119,7 +130,7 @@ list them.""",
     is_flag=True,
     is_eager=True,
     expose_value=False,
-    callback=version.show,
+    callback=_show_version,
     help="Show the version, its commit, and the features of this kernel.",
 )
 @click.option("--debug", is_flag=True, help="Log in detail, and show the traceback of a defect.")
@@ -150,12 +161,14 @@ def run(program: str, words: list[str]) -> int:
     streams.install_early_warnings()
     try:
         if program in HELPER_NAMES or is_bare_mount(words, COMMANDS | INTERNAL):
+            from r2fs.cli.fstab import helper_arguments
+
             words = helper_arguments(words)
             if not words:
-                return 0
+                return DONE
         result = cli.main(words, prog_name="r2fs", standalone_mode=False)
         sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        return result if isinstance(result, int) else DONE
     except click.exceptions.Exit as end:
         return end.exit_code
     except HELP_WANTED as error:  # no command: its help, as help looks
@@ -173,6 +186,17 @@ def run(program: str, words: list[str]) -> int:
         if debug:
             log.exception("unexpected error")
         return _say(f"unexpected error: {error!r} (with --debug: where)", DEFECT)
+
+
+def is_bare_mount(words: list[str], commands: Container[str]) -> bool:
+    """mount.fuse calls `r2fs SPEC DIR -o …`: two words before any option, the first no command."""
+    return (
+        len(words) >= 3
+        and not words[0].startswith("-")
+        and not words[1].startswith("-")
+        and words[0] not in commands
+        and "-o" in words[2:]
+    )
 
 
 def _usage(error: click.ClickException) -> str:

@@ -11,13 +11,15 @@ from r2fs.bulk.migrate import Migration, Report, check
 from r2fs.bulk.plan import BadMap, Plan, plan, read_map, rows_of_rule
 from r2fs.bulk.results import Results
 from r2fs.cli import show
-from r2fs.cli.bulk_progress import BulkProgress
-from r2fs.cli.bulk_targets import ERRORS_SHOWN, PARTLY
+from r2fs.cli.bulk import complain_of
+from r2fs.cli.options import config_option, json_option
+from r2fs.cli.progress import BulkProgress
 from r2fs.cli.setting_flags import complete_target
 from r2fs.cli.storing import settings_at, store_of
 from r2fs.cli.usage import Command, PathText
 from r2fs.model import amounts
 from r2fs.model.errors import SettingsError
+from r2fs.model.exit_codes import DONE, PARTLY
 from r2fs.model.keys import printable
 from r2fs.model.ports import ObjectStore
 
@@ -39,10 +41,8 @@ from r2fs.model.ports import ObjectStore
 )
 @click.option("--keep-old", is_flag=True, help="Copy only: delete no old key.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and what would fail; change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings file to read."
-)
+@json_option("Print the report as JSON.")
+@config_option
 def command(
     target: str,
     map_file: str | None,
@@ -84,7 +84,7 @@ def command(
                 work, lambda now: progress.show(now.done, now.total, f"({amounts.size(now.bytes)})")
             )
     _print(report, path, as_json)
-    return PARTLY if report.failed else 0
+    return PARTLY if report.failed else DONE
 
 
 def _text_of(map_file: str) -> str:
@@ -122,7 +122,7 @@ def _dry_run(store: ObjectStore, work: Plan, as_json: bool) -> int:
             click.echo(f"{printable(row.old)} -> {printable(row.new)}")
         _complain(faults)
         click.echo(f"{amounts.counted(work.copies, 'copy')}: nothing was changed", err=True)
-    return PARTLY if faults else 0
+    return PARTLY if faults else DONE
 
 
 def _print(report: Report, path: Path, as_json: bool) -> None:
@@ -149,7 +149,5 @@ def _print(report: Report, path: Path, as_json: bool) -> None:
 
 
 def _complain(failed: list[tuple[int, str, str]]) -> None:
-    for line, key, why in failed[:ERRORS_SHOWN]:
-        show.complain(f"line {line}: {why if key in why else f'{key}: {why}'}")
-    if len(failed) > ERRORS_SHOWN:
-        show.complain(f"and {len(failed) - ERRORS_SHOWN} more failed (--json lists all)")
+    said = [("", f"line {line}: {why if key in why else f'{key}: {why}'}") for line, key, why in failed]
+    complain_of(said, len(failed), "(--json lists all)")

@@ -9,25 +9,18 @@ from typing import Any
 import click
 
 from r2fs.cli import show
-from r2fs.cli.bulk_progress import BulkProgress
-from r2fs.cli.bulk_targets import PARTLY
+from r2fs.cli.bulk import complain_of
+from r2fs.cli.options import TimeText, json_option
+from r2fs.cli.progress import BulkProgress
 from r2fs.cli.setting_flags import complete_target, flags_from, mirror_flags
 from r2fs.cli.usage import Command, PathText
 from r2fs.model import amounts
+from r2fs.model.exit_codes import DONE, PARTLY
 from r2fs.model.keys import printable
 from r2fs.model.settings.loading import credentials_at, settings_of
 from r2fs.model.settings.sources import gather
-from r2fs.model.settings.units import Duration
 
-SHOWN = 5  # errors
-EVERY = Duration(1, 86400.0)
-
-
-def _parse_every(ctx: click.Context, parameter: click.Parameter, text: str) -> float:
-    try:
-        return EVERY.parse(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{error}; allowed: {EVERY.allowed}") from None
+LONGEST_S = 86400.0
 
 
 @click.command("mirror", cls=Command)
@@ -38,10 +31,10 @@ def _parse_every(ctx: click.Context, parameter: click.Parameter, text: str) -> f
 @click.option("--down", is_flag=True, help="With --once: only from the bucket to DIR.")
 @click.option("--delete", is_flag=True, help="Carry removals to the other side.")
 @click.option(
-    "--every", "every_s", default="1m", callback=_parse_every, metavar="TIME",
+    "--every", "every_s", default="1m", type=TimeText(1, LONGEST_S),
     help="Time between two comparisons of both sides.  [1m]",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="With --once: print the report as JSON.")
+@json_option("With --once: print the report as JSON.")
 @mirror_flags
 def command(
     directory: str,
@@ -150,8 +143,5 @@ def _once(service: Any, as_json: bool, whole: bool) -> int:
         ):
             said += [f"{number} {word}"] if number else []
         click.echo(", ".join(said))
-        for name, why in failed[:SHOWN]:
-            show.complain(why if printable(name) in why else f"{name}: {why}")
-        if len(failed) > SHOWN:
-            show.complain(f"and {len(failed) - SHOWN} more failed (--json lists all)")
-    return PARTLY if failed or (whole and skipped) else 0
+        complain_of([(printable(name), why) for name, why in failed], len(failed), "(--json lists all)")
+    return PARTLY if failed or (whole and skipped) else DONE

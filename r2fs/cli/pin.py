@@ -1,4 +1,4 @@
-"""`r2fs pin`: keep files on this host."""
+"""`r2fs pin` and `r2fs unpin`: keep files on this host, and let them be evicted again."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import Any
 import click
 
 from r2fs.cli import show
-from r2fs.cli.asking import by_daemon, known_daemons, nobody_at
+from r2fs.cli.asking import by_daemon, daemon_of, each_result, known_daemons
 from r2fs.cli.failures import Failures, named_in
+from r2fs.cli.options import json_option, paths_argument
 from r2fs.cli.usage import Command, PathText
-from r2fs.cli.warm_progress import PARTLY_HERE, WarmProgress, code_of, conclude
+from r2fs.cli.warm import WarmProgress, code_of, conclude
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.model import amounts, sessions
 from r2fs.model.errors import FileError, NoSpace, NotFound, R2fsError
+from r2fs.model.exit_codes import DONE, PARTLY_HERE
 
 
 @click.command(
@@ -30,7 +32,7 @@ from r2fs.model.errors import FileError, NoSpace, NotFound, R2fsError
 @click.option("--list", "as_list", is_flag=True, help="List what is pinned.")
 @click.option("--alone", is_flag=True, help="Pin a session file without the files that it refers to.")
 @click.option("--no-wait", is_flag=True, help="Return at once; the download goes on in the background.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option()
 def command(paths: tuple[str, ...], as_list: bool, alone: bool, no_wait: bool, as_json: bool) -> int:
     """Keep files, and all that is below directories, on this host.
 
@@ -47,7 +49,7 @@ def command(paths: tuple[str, ...], as_list: bool, alone: bool, no_wait: bool, a
         raise click.UsageError("give paths to pin, or --list")
     if as_list:
         return _list(as_json)
-    answers, codes, failures = [], {0}, Failures()
+    answers, codes, failures = [], {DONE}, Failures()
     targets = deque(_targets(paths, known_daemons(started=True), alone, failures))
     while targets:
         daemon, within, session, missing = targets.popleft()
@@ -91,9 +93,7 @@ def _targets(
         if path in plain:
             continue
         with failures.noted():
-            owner = client.owner_of(path, found)
-            if owner is None:
-                raise nobody_at(path)
+            owner = daemon_of(path, found)
             present, missing = _resolved(path, _references(path), owner)
             session = client.within_mount(path, owner)
             yield owner, [session, *present], session, missing
@@ -149,3 +149,21 @@ def _list(as_json: bool) -> int:
     else:
         print("nothing is pinned")
     return 0
+
+
+@click.command("unpin", cls=Command, epilog="Example: r2fs unpin ~/studio/song/song.rpp")
+@paths_argument
+def unpin(paths: tuple[str, ...]) -> int:
+    """Let pinned files be evicted again.
+
+    Removes the pins at and below each PATH, and for a session file those of the files that it was pinned with. The
+    files stay here until the cache needs their room; r2fs evict drops them now.
+    """
+    failures = Failures()
+    for mountpoint, answer in each_result(paths, failures, _unpin):
+        print(f"{mountpoint}: {amounts.counted(answer['unpinned'], 'pin')} removed")
+    return failures.code
+
+
+def _unpin(daemon: Daemon, paths: list[str]) -> dict[str, Any]:
+    return client.ask_once(daemon, "unpin", paths=paths)

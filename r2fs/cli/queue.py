@@ -10,19 +10,18 @@ from typing import Any
 import click
 
 from r2fs.cli import exporting, show
-from r2fs.cli.asking import by_daemon, known_daemons, nobody_at
-from r2fs.cli.bulk_progress import BulkProgress
-from r2fs.cli.bulk_targets import PARTLY
+from r2fs.cli.asking import by_daemon, daemon_of, known_daemons
+from r2fs.cli.options import directory_argument, json_option
+from r2fs.cli.progress import BulkProgress
 from r2fs.cli.status_text import brief
 from r2fs.cli.usage import Group, PathText
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable, MountPointBad, R2fsError
+from r2fs.model.exit_codes import DONE, PARTLY
 
-directory_argument = click.argument("directory", metavar="DIR", type=PathText())
-paths_argument = click.argument("paths", metavar="[PATH...]", nargs=-1, type=PathText())
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+optional_paths = click.argument("paths", metavar="[PATH...]", nargs=-1, type=PathText())
 
 
 @click.group("queue", cls=Group)
@@ -36,8 +35,8 @@ def command() -> None:
 
 @command.command("list")
 @directory_argument
-@paths_argument
-@json_option
+@optional_paths
+@json_option()
 def list_(directory: str, paths: tuple[str, ...], as_json: bool) -> None:
     """List pending changes, each with its state, age, failed attempts and reason.
 
@@ -68,8 +67,8 @@ def list_(directory: str, paths: tuple[str, ...], as_json: bool) -> None:
 
 @command.command("retry")
 @directory_argument
-@paths_argument
-@json_option
+@optional_paths
+@json_option()
 def retry(directory: str, paths: tuple[str, ...], as_json: bool) -> None:
     """Send parked changes again, after their cause is mended.
 
@@ -89,9 +88,9 @@ def retry(directory: str, paths: tuple[str, ...], as_json: bool) -> None:
 
 @command.command("export")
 @directory_argument
-@paths_argument
+@optional_paths
 @click.option("--to", "to", metavar="TARGET", required=True, type=PathText(), help="Directory of the copies.")
-@json_option
+@json_option()
 def export(directory: str, paths: tuple[str, ...], to: str, as_json: bool) -> int:
     """Copy files that are not in the bucket to a directory outside of the mount, under their names.
 
@@ -131,7 +130,7 @@ def export(directory: str, paths: tuple[str, ...], to: str, as_json: bool) -> in
     type=PathText(),
     help="Directory of an export of these files.",
 )
-@json_option
+@json_option()
 def drop(directory: str, paths: tuple[str, ...], exported: str, as_json: bool) -> int:
     """Give up the local changes of files, and show the bucket's version again.
 
@@ -173,7 +172,7 @@ def _report(
         print(f"{word} {amounts.counted(len(done), 'file')} ({amounts.size(size)})")
         for one in failed:
             show.complain(one["error"])
-    return PARTLY if failed else 0
+    return PARTLY if failed else DONE
 
 
 def _target(directory: str, paths: Sequence[str]) -> tuple[Daemon, list[str]]:
@@ -182,9 +181,7 @@ def _target(directory: str, paths: Sequence[str]) -> tuple[Daemon, list[str]]:
     A relative path that does not lead into the mount from here is below the mount point, as `queue list` prints it.
     """
     found = known_daemons(started=True)
-    daemon = client.owner_of(directory, found)
-    if daemon is None:
-        raise nobody_at(directory)
+    daemon = daemon_of(directory, found)
     grouped = by_daemon([_place(path, daemon) for path in paths], found)
     for other, elsewhere in grouped.items():
         if other is not daemon:

@@ -8,18 +8,19 @@ import click
 
 from r2fs.cli import show
 from r2fs.cli.asking import by_daemon, known_daemons
-from r2fs.cli.bulk_targets import PARTLY
 from r2fs.cli.failures import in_full
-from r2fs.cli.usage import Command, PathText
+from r2fs.cli.options import json_option, paths_argument
+from r2fs.cli.usage import Command
 from r2fs.daemon import client
 from r2fs.model.amounts import counted
+from r2fs.model.exit_codes import DONE, PARTLY
 
 
 @click.command("refresh", cls=Command)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PathText())
+@paths_argument
 @click.option("--wait", is_flag=True, help="Ask the bucket now, and return when PATH is as it is there.")
 @click.option("--recursive", "-r", is_flag=True, help="With --wait: all that is below PATH, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers of directories and files as JSON.")
+@json_option("Print the numbers of directories and files as JSON.")
 def command(paths: tuple[str, ...], wait: bool, recursive: bool, as_json: bool) -> int:
     """Forget what a mount knows of each PATH and of all below: the next use asks the bucket.
 
@@ -47,4 +48,4 @@ def command(paths: tuple[str, ...], wait: bool, recursive: bool, as_json: bool) 
     failed = [(result["mountpoint"], one) for result in results for one in result["failed"]]
     for mountpoint, one in failed:
         show.complain(in_full(mountpoint, [one["path"]], one["error"]))
-    return PARTLY if failed else 0
+    return PARTLY if failed else DONE

@@ -7,8 +7,9 @@ import time
 import click
 
 from r2fs.cli import show
-from r2fs.cli.asking import known_daemons, nobody_at
+from r2fs.cli.asking import daemon_of, known_daemons
 from r2fs.cli.failures import Failures
+from r2fs.cli.options import json_option
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
@@ -20,7 +21,7 @@ AWAIT_S = 60.0  # for a busy machine; the mount waits no longer by default
 
 @click.command("restart", cls=Command)
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=PathText())
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@json_option("Print the outcome as JSON.")
 def command(directories: tuple[str, ...], as_json: bool) -> int:
     """Start the daemon anew, without unmounting: after an upgrade of r2fs, or a change of its settings.
 
@@ -37,9 +38,7 @@ def command(directories: tuple[str, ...], as_json: bool) -> int:
 
 
 def _restart(directory: str, found: list[Daemon]) -> dict[str, object]:
-    daemon = client.owner_of(directory, found)
-    if daemon is None:
-        raise nobody_at(directory)
+    daemon = daemon_of(directory, found)
     client.ask_once(daemon, "restart")
     successor, answer = _await(daemon)
     return {"mountpoint": daemon.mountpoint, **answer, "pid": successor.pid}

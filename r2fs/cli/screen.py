@@ -23,7 +23,6 @@ from r2fs.cli.streams import can_write
 from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable
 from r2fs.model.keys import printable
-from r2fs.model.values import dataclass
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -37,12 +36,7 @@ FRAME = 14  # lines of a panel beside its transfers and reasons
 GOOD, BUSY, BAD, DIM = "green", "cyan", "yellow", "dim"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One look: the answers of daemons, and a text on unmounted buckets."""
-
-    answers: list[dict[str, Any]]
-    unmounted: str
+Seen = tuple[list[dict[str, Any]], str]  # one look: the answers of daemons, and a text on unmounted buckets
 
 
 def watch(look: Callable[[], Seen], as_json: bool = False) -> int:
@@ -62,14 +56,15 @@ def _look(look: Callable[[], Seen]) -> Seen:
     try:
         return look()
     except DaemonUnreachable as error:
-        return Seen([{"mount": {"mountpoint": "", "error": str(error)}}], "")
+        return [{"mount": {"mountpoint": "", "error": str(error)}}], ""
 
 
 def _line(seen: Seen, as_json: bool) -> str:
+    answers, _ = seen
     if as_json:
-        return json.dumps(seen.answers, default=str)
+        return json.dumps(answers, default=str)
     now = time.strftime("%H:%M:%S")
-    lines = [f"{now} {printable(_sentence(answer))}" for answer in seen.answers]
+    lines = [f"{now} {printable(_sentence(answer))}" for answer in answers]
     return "\n".join(lines) or f"{now} nothing is mounted"
 
 
@@ -80,11 +75,7 @@ def _sentence(answer: Mapping[str, Any]) -> str:
         return f"{mount['mountpoint']}: {mount['error']}"
     queue, cache = answer["queue"], answer["cache"]
     text = f"{show.left(queue)} left" if queue["left"] else "all is in the bucket"
-    if queue.get("rate"):
-        text += f", {amounts.size(queue['rate'])}/s"
-    if queue.get("left_s") is not None:
-        text += f", {amounts.seconds(queue['left_s'])} to go"
-    text += f"; cache {amounts.size(cache['bytes'])} of {amounts.size(cache['limit'])}"
+    text += f"{_pace(queue)}; cache {amounts.size(cache['bytes'])} of {amounts.size(cache['limit'])}"
     troubles = troubles_of(dict(answer))
     return f"{mount['mountpoint']}: {text}{'; ' + troubles if troubles else ''}"
 
@@ -148,13 +139,14 @@ def rendered(seen: Seen, console: Console) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    if not seen.answers and not seen.unmounted:
+    answers, unmounted = seen
+    if not answers and not unmounted:
         return _failed("nothing is mounted")
-    rows = max(1, min(ROWS, console.height // max(1, len(seen.answers)) - FRAME))
+    rows = max(1, min(ROWS, console.height // max(1, len(answers)) - FRAME))
     cells = BAR if console.width >= WIDE else SHORT_BAR
-    parts: list[RenderableType] = [_panel(answer, rows, cells) for answer in seen.answers]
-    if seen.unmounted:
-        parts.append(Text(seen.unmounted, style=BAD))
+    parts: list[RenderableType] = [_panel(answer, rows, cells) for answer in answers]
+    if unmounted:
+        parts.append(Text(unmounted, style=BAD))
     parts.append(Text("q or Ctrl-C ends", style=DIM, justify="right"))
     return Group(*parts)
 
@@ -192,7 +184,9 @@ def _figures(answer: Mapping[str, Any], cells: int) -> RenderableType:
     grid.add_column(overflow="fold")
     sent = sum(item["sent"] for item in queue["transfers"])
     what = show.left(queue) if queue["left"] else "all is in the bucket"
-    grid.add_row("not yet sent", _bar(sent, queue["bytes"], BUSY, cells), Text(what + _pace(queue)))
+    grid.add_row(
+        "not yet sent", _bar(sent, queue["bytes"], BUSY, cells), Text(what + _oldest(queue) + _pace(queue))
+    )
     used = f"{amounts.size(cache['bytes'])} of {amounts.size(cache['limit'])}"
     hits = "" if cache["hit_rate"] is None else f", {cache['hit_rate']:.0%} hits"
     ahead = f", {cache['surplus']} fetched ahead in vain" if cache.get("surplus") else ""
@@ -209,11 +203,13 @@ def _figures(answer: Mapping[str, Any], cells: int) -> RenderableType:
     return grid
 
 
-def _pace(queue: Mapping[str, Any]) -> str:
+def _oldest(queue: Mapping[str, Any]) -> str:
     old = queue["left"] and queue["oldest_s"] >= OLD_S
-    text = f", oldest {amounts.seconds(queue['oldest_s'])}" if old else ""
-    if queue.get("rate"):
-        text += f", {amounts.size(queue['rate'])}/s"
+    return f", oldest {amounts.seconds(queue['oldest_s'])}" if old else ""
+
+
+def _pace(queue: Mapping[str, Any]) -> str:
+    text = f", {amounts.size(queue['rate'])}/s" if queue.get("rate") else ""
     if queue.get("left_s") is not None:
         text += f", {amounts.seconds(queue['left_s'])} to go"
     return text

@@ -18,8 +18,8 @@ from r2fs.cli.setting_flags import complete_target
 from r2fs.cli.usage import Group
 from r2fs.daemon import installation
 from r2fs.daemon.installation import Place
-from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model.errors import MountError, SettingsError
+from r2fs.model.exit_codes import DONE, SOMETHING_LEFT
 from r2fs.model.settings import places
 from r2fs.model.settings.loading import settings_of
 from r2fs.model.settings.options import KEY_PARTS, TABLE
@@ -64,13 +64,13 @@ def install(name: str, no_start: bool, linger: bool) -> int:
         _linger(pwd.getpwuid(os.getuid()).pw_name)
         _await_manager()
     if no_start:
-        return 0
+        return DONE
     values.mountpoint.mkdir(parents=True, exist_ok=True)
     _systemctl(place, "daemon-reload")
     _systemctl(place, "enable", "--quiet", f"r2fs@{name}")
     _systemctl(place, "restart" if _is_active(place, name) else "start", f"r2fs@{name}")
     print(f"r2fs@{name}: enabled, and mounted on {values.mountpoint}")
-    return 0
+    return DONE
 
 
 @command.command("remove")
@@ -100,7 +100,7 @@ def remove(name: str) -> int:
     if left:
         show.complain(f"some changes of {name} are not yet in the bucket: r2fs mount {name} sends them")
         return SOMETHING_LEFT
-    return 0
+    return DONE
 
 
 # ------------------------------------------------------------------ what to write

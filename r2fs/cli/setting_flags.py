@@ -7,13 +7,13 @@ Never: parses a value: sources.py does, so that every source has the same error 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from r2fs.cli.fstab import flags_of
+from r2fs.cli.options import config_option
 from r2fs.cli.usage import PathText
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings.options import BY_NAME, TABLE, Option
@@ -58,14 +58,7 @@ def _with_flags(function: F, hidden: frozenset[str]) -> F:
         if option.flag:
             function = _click_option(option, option.name in hidden)(function)
     words = click.option("-o", "words", multiple=True, metavar="A,B=C", help="Settings in fstab's style.")
-    file = click.option(
-        "--config",
-        "config_file",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Settings file to read.",
-    )
-    return file(words(function))
+    return config_option(words(function))
 
 
 def _click_option(option: Option, hidden: bool) -> Callable[[F], F]:

@@ -7,15 +7,24 @@ from typing import Any
 
 import click
 
-from r2fs.cli import screen, show, unsent
-from r2fs.cli.asking import held_mounts, held_text, is_no_mount, known_daemons, nobody_at, served_by_nobody
+from r2fs.cli import show, unsent
+from r2fs.cli.asking import (
+    daemon_of,
+    held_mounts,
+    held_text,
+    is_no_mount,
+    known_daemons,
+    nobody_at,
+    served_by_nobody,
+)
+from r2fs.cli.options import json_option
 from r2fs.cli.status_text import detail, overview
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.daemon.state_directories import FoundStates
-from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model.errors import MountPointBad, R2fsError
+from r2fs.model.exit_codes import DONE, SOMETHING_LEFT
 from r2fs.model.keys import printable
 
 WATCH_SILENCE_S = 3.0  # the screen goes on without a daemon that says nothing
@@ -24,7 +33,7 @@ WATCH_SILENCE_S = 3.0  # the screen goes on without a daemon that says nothing
 @click.command("status", cls=Command)
 @click.argument("directory", metavar="[DIR]", required=False, type=PathText())
 @click.option("--watch", "-w", is_flag=True, help="Refresh each second, until q or Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Print all details as JSON.")
+@json_option("Print all details as JSON.")
 def command(directory: str | None, watch: bool, as_json: bool) -> int:
     """Show mounts: pending changes, cache, requests.
 
@@ -40,6 +49,8 @@ def command(directory: str | None, watch: bool, as_json: bool) -> int:
       r2fs status --watch ~/studio     one mount, live
     """
     if watch:
+        from r2fs.cli import screen
+
         return screen.watch(lambda: _answers_of(directory), as_json=as_json)
     if directory is not None:
         daemon = client.owner_of(directory, known_daemons(started=True))
@@ -47,7 +58,7 @@ def command(directory: str | None, watch: bool, as_json: bool) -> int:
             return _of_unmounted(directory, as_json)
         answer = client.ask_once(daemon, "status")
         show.as_json(answer) if as_json else print(detail(answer))
-        return 0
+        return DONE
     answers, failed = _ask_all(known_daemons())
     found_states = unsent.unmounted()
     if as_json:
@@ -58,18 +69,11 @@ def command(directory: str | None, watch: bool, as_json: bool) -> int:
             show.complain(text)
     for problem in failed:
         show.complain(str(problem))
-    return failed[0].exit_code if failed else 0
+    return failed[0].exit_code if failed else DONE
 
 
 def _watched() -> list[Daemon]:
     return [replace(daemon, silence_s=WATCH_SILENCE_S) for daemon in known_daemons()]
-
-
-def _ask_one(directory: str) -> dict[str, Any]:
-    daemon = client.owner_of(directory, _watched())
-    if daemon is None:
-        raise nobody_at(directory)
-    return client.ask_once(daemon, "status")
 
 
 def _ask_all(daemons: list[Daemon]) -> tuple[list[dict[str, Any]], list[R2fsError]]:
@@ -106,10 +110,11 @@ def _of_unmounted(directory: str, as_json: bool) -> int:
     return SOMETHING_LEFT
 
 
-def _answers_of(directory: str | None) -> screen.Seen:
+def _answers_of(directory: str | None) -> tuple[list[dict[str, Any]], str]:
+    """One look of the screen: the answers of daemons, and a text on unmounted buckets."""
     if directory is not None:
-        return screen.Seen([_ask_one(directory)], "")
-    return screen.Seen(_ask_all(_watched())[0], unsent.unmounted_text(unsent.unmounted()))
+        return [client.ask_once(daemon_of(directory, _watched()), "status")], ""
+    return _ask_all(_watched())[0], unsent.unmounted_text(unsent.unmounted())
 
 
 def _all_text(answers: list[dict[str, Any]], found: FoundStates) -> str:

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from r2fs.cli import show
-from r2fs.cli.mirror_lines import mirror_lines
 from r2fs.model import amounts
 from r2fs.model.keys import printable
 
 TRANSFERS_SHOWN = 20
 WRITERS = {"slowed": "slowed", "waiting": "wait for uploads", "disk full": "the disk is full"}
 OPEN_FILES_SHOWN = 20
+SKIPPED_SHOWN = 5  # names that a mirror leaves out
 REASON, NAMES = 160, 40  # characters of a reason, and of its names
 BAR = 10  # characters
 DETAIL = re.compile(r" \(((?:\d{3} )?\w+): .*\)$")  # "(500 InternalError: We encountered …)"
@@ -127,7 +127,7 @@ def detail(answer: dict[str, Any]) -> str:
     if pinned := _pins(answer.get("pins", {})):
         lines.append(("pinned", pinned))
     if "mirror" in answer:
-        lines = mirror_lines(answer, lines)
+        lines = _mirror(answer, lines)
     if requests:
         classes = f"class A {requests['class_a']}, class B {requests['class_b']}, free {requests['free']}"
         lines.append(("requests", f"{requests['total']} ({classes}; {requests['retries']} repeated)"))
@@ -143,6 +143,37 @@ def detail(answer: dict[str, Any]) -> str:
             [show.labelled(lines), _transfers(answer, outage), _open_files(opened or [])],
         )
     )
+
+
+def _mirror(answer: dict[str, Any], lines_of_a_mount: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The lines of a mirror in place of those of a mount; those on the bucket and on uploads are the same."""
+    mount, mirror = answer["mount"], answer["mirror"]
+    pending = [line for line in lines_of_a_mount if line[0] in ("not yet sent", "sent")]
+    lines = [
+        ("bucket", mount["url"]),
+        ("directory", mount["mountpoint"]),
+        ("mirror", f"process {mount['pid']}, {mount['state']}"),
+        *pending,
+        ("to fetch", amounts.counted(mirror["to_fetch"], "file") if mirror["to_fetch"] else "nothing"),
+        (
+            "fetched",
+            f"{amounts.counted(mirror['fetched'], 'file')} ({amounts.size(mirror['fetched_bytes'])})",
+        ),
+        ("compared", _compared(mirror)),
+    ]
+    if removed := mirror["deleted"] + mirror["removed"]:
+        lines.append(("removed", f"{mirror['deleted']} in the bucket, {removed - mirror['deleted']} here"))
+    reasons = [why if name in why else f"{name}: {why}" for name, why in sorted(mirror["skipped"].items())]
+    lines += [("not mirrored", reason) for reason in reasons[:SKIPPED_SHOWN]]
+    if len(reasons) > SKIPPED_SHOWN:
+        lines.append(("not mirrored", f"and {len(reasons) - SKIPPED_SHOWN} more (--json shows them)"))
+    return lines
+
+
+def _compared(mirror: dict[str, Any]) -> str:
+    at_s = mirror["compared_at_s"]
+    text = "not yet" if at_s is None else f"{amounts.seconds(max(0.0, time.time() - at_s))} ago"
+    return f"{text}; since then: {mirror['error']}" if mirror["error"] else text
 
 
 def trouble_lines(answer: dict[str, Any], conflicts: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:

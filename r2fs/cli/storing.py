@@ -1,16 +1,23 @@
-"""The bucket of a command that works without a mount: its settings, and its store."""
+"""The bucket of a command that works without a mount: its settings, and its store.
+
+`r2fs client-store`, which r2fs.client starts, serves such a store to a program.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
+import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from r2fs.daemon import logs
-from r2fs.model.errors import ObjectMissing, Refused, SettingsError
+from r2fs.cli.usage import Command
+from r2fs.daemon import core_dumps, logs
+from r2fs.model.errors import ObjectMissing, R2fsError, Refused, SettingsError
 from r2fs.model.ports import SystemClock
 from r2fs.model.settings import Settings
 from r2fs.model.settings.loading import credentials_at, settings_of
@@ -53,3 +60,32 @@ def store_of(
             raise
     finally:
         store.close()
+
+
+@click.command("client-store", cls=Command, hidden=True)
+@click.argument("target", metavar="[URL|NAME]", default="")
+def command(target: str) -> int:
+    """Serve r2fs.client, whose socket is the standard input, until it closes that.
+
+    Without URL the bucket is that of the settings (R2_BUCKET and its like). No person starts this command.
+    """
+    from r2fs.daemon.store_process import StoreProcess, ready, unusable
+    from r2fs.daemon.threads import Threads
+
+    if not stat.S_ISSOCK(os.fstat(sys.stdin.fileno()).st_mode):
+        raise click.UsageError("r2fs.client starts this command: its standard input is a socket")
+    core_dumps.forbid()
+    channel = socket.socket(fileno=sys.stdin.fileno())
+    try:
+        settings = settings_at(target or None, None)
+        with store_of(settings, target or None, None) as store:
+            ready(channel)
+            StoreProcess(store, settings, Threads().start).run(channel)
+    except R2fsError as error:
+        unusable(channel, error)
+        return error.exit_code
+    except ConnectionError:
+        return 0  # the program has gone
+    finally:
+        channel.detach()
+    return 0

@@ -14,10 +14,9 @@ from typing import Any
 
 import click
 
-from r2fs.cli.asking import held_mounts, held_text, known_daemons, nobody_at, served_by_nobody
+from r2fs.cli.asking import daemon_of, held_mounts, held_text, known_daemons, served_by_nobody
 from r2fs.cli.status_text import limit_lines, trouble_lines
 from r2fs.cli.usage import Command, PathText
-from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.model import owned_paths
 from r2fs.model.errors import DirectoryUnusable
@@ -45,12 +44,7 @@ def command(directory: str | None, port: int, opens: bool) -> int:
     Example:
       r2fs ui --open ~/studio
     """
-    only = None
-    if directory is not None:
-        owner = client.owner_of(directory, known_daemons(started=True))
-        if owner is None:
-            raise nobody_at(directory)
-        only = owner.mountpoint
+    only = daemon_of(directory).mountpoint if directory is not None else None
     server = PageServer(_mounts(only), port)
     try:
         with _launcher(server.url) if opens else nullcontext() as page:

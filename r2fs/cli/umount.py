@@ -9,37 +9,32 @@ from typing import Any
 import click
 
 from r2fs.cli import show, unsent
-from r2fs.cli.asking import held_mounts, known_daemons, nobody_at, parse_timeout
+from r2fs.cli.asking import held_mounts, known_daemons, nobody_at
 from r2fs.cli.failures import Failures
-from r2fs.cli.progress_bar import Progress
+from r2fs.cli.options import json_option, timeout_option
+from r2fs.cli.progress import UploadProgress
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client, mountpoint
 from r2fs.daemon.client import Daemon, Held
-from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.drivers import kmount
 from r2fs.drivers.mount_path import absolute
 from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable, MountError, MountPointBad, R2fsError, SettingsError
+from r2fs.model.exit_codes import DONE, INTERRUPTED, SOMETHING_LEFT
 from r2fs.model.settings.sources import gather
 
 
 class NotWaitedFor(R2fsError):
     """Ctrl-C after the unmount, during the uploads."""
 
-    exit_code = 130
+    exit_code = INTERRUPTED
 
 
 @click.command("umount", cls=Command)
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=PathText())
-@click.option(
-    "--timeout",
-    "timeout_s",
-    callback=parse_timeout,
-    metavar="TIME",
-    help="Longest wait for uploads: 30s, 15m.",
-)
+@timeout_option("Longest wait for uploads: 30s, 15m.")
 @click.option("--lazy", is_flag=True, help="Detach the mount even while programs have files open.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@json_option("Print the outcome as JSON.")
 def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, as_json: bool) -> int:
     """Unmount, waiting for uploads.
 
@@ -50,7 +45,7 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
     """
     directories = _left_alone(directories)
     found = known_daemons()
-    worst, failures = 0, Failures()
+    worst, failures = DONE, Failures()
     results = []
     for directory in directories:
         try:
@@ -100,7 +95,7 @@ def _daemon_at(directory: str, found: list[Daemon]) -> Daemon | None:
 
 def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> dict[str, Any]:
     last: dict[str, Any] = {}
-    with Progress(quiet) as progress:
+    with UploadProgress(quiet) as progress:
         try:
             for last in client.ask(daemon, "stop", timeout_s=timeout_s, lazy=lazy):
                 progress.show(last["queue"])
@@ -131,7 +126,7 @@ def _without_daemon(directory: str, lazy: bool) -> dict[str, Any]:
     if mountpoint.is_stale(path):
         mountpoint.detach_stale(path)
         click.echo(f"r2fs: {directory}: a mount without a daemon was removed", err=True)
-        return {"mountpoint": real, "exit_code": 0}
+        return {"mountpoint": real, "exit_code": DONE}
     mounted = kmount.mounted_at(real)
     if mounted is not None and mounted.fstype == mountpoint.OURS:
         raise nobody_at(directory)

@@ -7,18 +7,15 @@ Never: changes a state directory.
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from r2fs.cli.asking import held_mounts
+from r2fs.cli import show
+from r2fs.cli.asking import held_mounts, named_directory
 from r2fs.daemon import state_directories
 from r2fs.daemon.state_directories import FoundStates, StateDirectory
 from r2fs.drivers.mount_path import absolute
-from r2fs.model.errors import SettingsError
 from r2fs.model.keys import printable
-from r2fs.model.settings.sources import gather
 
 
 def unmounted() -> FoundStates:
@@ -27,10 +24,7 @@ def unmounted() -> FoundStates:
     Excluded are mounts whose daemon is being started again: that daemon sends the changes.
     """
     starting = {held.mountpoint for held in held_mounts() if held.starts_it}
-    try:
-        named: Path | None = gather(warn=False).get("state_dir")
-    except SettingsError:
-        named = None  # wrong settings must not hide pending changes
+    named = named_directory("state_dir")
     found = state_directories.find(os.environ, [named] if named else [])
     mine = tuple(s for s in found.states if s.record is None or s.record.mountpoint not in starting)
     return replace(found, states=mine)
@@ -51,14 +45,16 @@ def last_on(directory: str) -> StateDirectory | None:
 
 def sentence(state: StateDirectory) -> str:
     """Say how much is pending for a bucket, since when, and the command that sends it."""
+    amount, since = _amount(state)
+    return f"{amount} of {state.place} kept in {state.path}{since}; to send: {state.remedy}"
+
+
+def _amount(state: StateDirectory) -> tuple[str, str]:
+    """The amount that is pending, and the time of the oldest change."""
     pending = state.pending
     parked = f" ({pending.parked} of them refused by the bucket)" if pending.parked else ""
-    since = f", since {_time(pending.oldest_at_s)}" if pending.oldest_at_s is not None else ""
-    return f"{state_directories.pending_text(pending)}{parked} of {state.place} kept in {state.path}{since}; to send: {state.remedy}"
-
-
-def _time(at_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_s))
+    since = f", since {show.moment(pending.oldest_at_s)}" if pending.oldest_at_s is not None else ""
+    return state_directories.pending_text(pending) + parked, since
 
 
 def as_data(state: StateDirectory) -> dict[str, Any]:
@@ -95,10 +91,8 @@ def unmounted_text(found: FoundStates) -> str:
         return ""
     lines = ["not yet in the bucket, and no mount sends it:"]
     for state in waiting:
-        pending = state.pending
-        parked = f" ({pending.parked} of them refused by the bucket)" if pending.parked else ""
-        since = f", since {_time(pending.oldest_at_s)}" if pending.oldest_at_s is not None else ""
-        lines.append(f"  {printable(state.place)}: {state_directories.pending_text(pending)}{parked}{since}")
+        amount, since = _amount(state)
+        lines.append(f"  {printable(state.place)}: {amount}{since}")
         lines.append(f"    kept in  {printable(str(state.path))}")
         if state.record is not None and state.record.keys:
             lines.append(f"    keys     {printable(state.record.keys)}")

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from r2fs.cli import show
-from r2fs.cli.asking import look_up, one_target, parse_timeout
+from r2fs.cli.asking import look_up, one_target
 from r2fs.cli.failures import named_in
+from r2fs.cli.options import TimeText, json_option, timeout_option
 from r2fs.cli.usage import Command, PathText
 from r2fs.cli.wait import wait_for
 from r2fs.daemon import client
@@ -18,31 +19,24 @@ from r2fs.daemon.client import Daemon
 from r2fs.daemon.protocol import SIGNED_URL
 from r2fs.model.addresses import LONGEST_URL_S
 from r2fs.model.errors import NotFound
-from r2fs.model.settings.units import Duration
-
-
-def parse_lifetime(ctx: click.Context, parameter: click.Parameter, text: str) -> float:
-    kind = Duration(1, LONGEST_URL_S)
-    try:
-        return kind.parse(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{error}; allowed: {kind.allowed}") from None
 
 
 @click.command("url", cls=Command)
 @click.argument("path", type=PathText())
 @click.option(
-    "--expires", "expires_s", default="1h", callback=parse_lifetime, metavar="TIME", show_default=True,
+    "--expires",
+    "expires_s",
+    default="1h",
+    type=TimeText(1, LONGEST_URL_S),
+    show_default=True,
     help="Life of a presigned URL: 1s to 7d.",
-)  # fmt: skip
+)
 @click.option("--public", is_flag=True, help="The URL below the setting public_url, which does not expire.")
 @click.option("--put", is_flag=True, help="A URL to upload to: a PUT to it makes or replaces the object.")
 @click.option("--download", metavar="NAME", help="Browsers save the file, as NAME.")
 @click.option("--wait", is_flag=True, help="First wait until the bucket holds the file, as `r2fs wait` does.")
-@click.option(
-    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Longest time of --wait: 30s, 15m."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print URL, key, bucket, state and end as JSON.")
+@timeout_option()
+@json_option("Print URL, key, bucket, state and end as JSON.")
 def command(
     path: str,
     expires_s: float,

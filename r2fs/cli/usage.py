@@ -6,11 +6,12 @@ Never: does a command's work.
 
 from __future__ import annotations
 
-import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 WHOLE = 500  # characters, more than any first sentence has
 # Names in other tools → names in r2fs.
@@ -44,6 +45,8 @@ class PathText(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         return [CompletionItem(incomplete, type="file")]
 
 
@@ -100,5 +103,7 @@ class Group(click.Group):
         if called.startswith("--") or called in known:
             found = [called]
         else:
+            import difflib
+
             found = difflib.get_close_matches(name.lower(), known, 3)
         return f" (is {' or '.join(f'{ctx.command_path} {each}' for each in found)} meant?)" if found else ""

@@ -6,8 +6,6 @@ import platform
 import subprocess
 from pathlib import Path
 
-import click
-
 from r2fs import __version__
 from r2fs.model import kernel_features
 
@@ -45,10 +43,3 @@ def commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-
-def show(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-    """Print the version and end the command."""
-    if wanted and not ctx.resilient_parsing:
-        click.echo(f"{text()}\n{kernel()}")
-        ctx.exit()

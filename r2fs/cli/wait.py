@@ -10,22 +10,20 @@ from typing import Any
 import click
 
 from r2fs.cli import show
-from r2fs.cli.asking import by_daemon, known_daemons, parse_timeout
-from r2fs.cli.bulk_targets import PARTLY
+from r2fs.cli.asking import by_daemon, known_daemons
 from r2fs.cli.failures import named_in
-from r2fs.cli.flush import REFUSED
-from r2fs.cli.progress_bar import Progress
-from r2fs.cli.usage import Command, PathText
+from r2fs.cli.options import json_option, paths_argument, timeout_option
+from r2fs.cli.progress import UploadProgress
+from r2fs.cli.usage import Command
 from r2fs.daemon.client import Daemon
 from r2fs.daemon.receipt import Outcome, confirm
-from r2fs.daemon.stopping import SOMETHING_LEFT
 from r2fs.model import amounts
 from r2fs.model.errors import Refused
+from r2fs.model.exit_codes import DONE, OTHER_VERSION, PARTLY, REFUSED, SOMETHING_LEFT
 
-OTHER_VERSION = 12  # exit code: the bucket answers, and holds something else
-_WORSE = (0, PARTLY, SOMETHING_LEFT, OTHER_VERSION, REFUSED, Refused.exit_code)
+_WORSE = (DONE, PARTLY, SOMETHING_LEFT, OTHER_VERSION, REFUSED, Refused.exit_code)
 CODES = {
-    Outcome.CONFIRMED: 0,
+    Outcome.CONFIRMED: DONE,
     Outcome.OUT_OF_TIME: SOMETHING_LEFT,
     Outcome.REPLACED: OTHER_VERSION,
     Outcome.PARKED: REFUSED,
@@ -35,11 +33,9 @@ CODES = {
 
 
 @click.command("wait", cls=Command)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PathText())
-@click.option(
-    "--timeout", "timeout_s", callback=parse_timeout, metavar="TIME", help="Longest time to wait: 30s, 15m."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@paths_argument
+@timeout_option("Longest time to wait: 30s, 15m.")
+@json_option()
 def command(paths: tuple[str, ...], timeout_s: float | None, as_json: bool) -> int:
     """Return when the bucket holds exactly the bytes of each PATH.
 
@@ -65,7 +61,7 @@ def wait_for(
     """Wait for the paths of each mount; say what is wrong on standard error. Returns the exit code."""
     deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
     results: list[dict[str, Any]] = []
-    with Progress(quiet=quiet or as_json) as progress:
+    with UploadProgress(quiet=quiet or as_json) as progress:
         for daemon, paths in targets.items():
             with named_in(daemon.mountpoint, paths):
                 receipt = confirm(

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from r2fs.daemon import mountpoint as mountpoints
 from r2fs.model import amounts
 from r2fs.model.errors import Busy, MountError, R2fsError
+from r2fs.model.exit_codes import DONE, SOMETHING_LEFT
 from r2fs.model.pending import State
 from r2fs.model.values import dataclass
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:  # `r2fs status` needs the exit codes alone
 
 log = logging.getLogger(__name__)
 
-ALL_SENT, SOMETHING_LEFT = 0, 75  # exit codes; 75 is sysexits' "try again later"
 BUSY_GRACE_S = 3.0  # for a program that is just closing its last file
 PASSING_S = 0.1  # a call in flight on the mount (such as a monitor's statfs(2)) is no user
 PASSING_TRIES = 5
@@ -63,7 +63,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        return SOMETHING_LEFT if count_left(self.left) else ALL_SENT
+        return SOMETHING_LEFT if count_left(self.left) else DONE
 
 
 def count_left(view: QueueView) -> int:

@@ -17,10 +17,11 @@ from typing import Any
 import boto3
 import pytest
 
-from r2fs.cli.main import DEFECT, run
+from r2fs.cli.main import run
 from r2fs.daemon import client
 from r2fs.doctor import rights
 from r2fs.drivers import kmount
+from r2fs.model.exit_codes import DEFECT
 from r2fs.store.s3.admin import BucketAdmin
 from r2fs.store.s3.reach import Answered
 from tests.support.canned import Canned, Request, head

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from r2fs.cli import renewal
+from r2fs.cli import grant as granting
 from r2fs.model.addresses import token_end_s
 from r2fs.model.errors import DirectoryUnusable, Refused
 from r2fs.model.ports import SystemClock
@@ -205,7 +205,7 @@ def test_credentials_of_a_command_are_renewed_before_they_end(tmp_path: Path):
 # ------------------------------------------------------------------ --renew
 @pytest.fixture
 def signals_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renewal.signal, "pthread_sigmask", lambda how, mask: set())
+    monkeypatch.setattr(granting.signal, "pthread_sigmask", lambda how, mask: set())
 
 
 def test_a_renewed_file_is_always_whole_and_private(
@@ -230,10 +230,10 @@ def test_a_renewed_file_is_always_whole_and_private(
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         return len(waits) == 3
 
-    monkeypatch.setattr(renewal, "_stopped_within", wait)
-    renewal.renew(make, file, 3600)
+    monkeypatch.setattr(granting, "_stopped_within", wait)
+    granting.renew(make, file, 3600)
     assert seen == ["one", "one", "two"]
-    assert waits == [900, renewal.RETRY_S, 900]
+    assert waits == [900, granting.RETRY_S, 900]
     assert "the service is away" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
@@ -243,9 +243,9 @@ def test_the_first_grant_of_a_renewal_must_succeed(tmp_path: Path, signals_as_be
         raise Refused("no")
 
     with pytest.raises(Refused):
-        renewal.renew(refuse, tmp_path / "grants.json", 3600)
+        granting.renew(refuse, tmp_path / "grants.json", 3600)
     with pytest.raises(DirectoryUnusable, match="cannot be written"):
-        renewal.renew(lambda: "{}", tmp_path / "nix" / "grants.json", 3600)
+        granting.renew(lambda: "{}", tmp_path / "nix" / "grants.json", 3600)
 
 
 def test_renew_ends_by_a_signal_and_leaves_the_file(tmp_path: Path):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from r2fs.cli.warm_progress import line
+from r2fs.cli.warm import line
 from r2fs.drivers import kmount
 from tests.mount.daemons import REPO, until
 from tests.support.servers import SeaweedFS

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from r2fs.cli import screen
-from r2fs.cli.progress_bar import Progress
+from r2fs.cli.progress import UploadProgress
 from r2fs.model.errors import DaemonUnreachable, MountError
 from tests.unit.cli.conftest import flushed, queue
 
@@ -422,7 +422,7 @@ def test_the_screen_of_a_watch(columns):
     with console.capture() as shown:
         console.print(
             screen.rendered(
-                screen.Seen([{**watched("/mnt/t"), "downloads": [coming]}, gone], "not sent: /mnt/x"), console
+                ([{**watched("/mnt/t"), "downloads": [coming]}, gone], "not sent: /mnt/x"), console
             )
         )
     text = re.sub(r"\x1b\[[\d;]*m", "", shown.get())
@@ -523,7 +523,7 @@ def test_progress_on_a_terminal(monkeypatch, capsys):
         "size": 50 << 20,
         "sent": 10 << 20,
     }
-    with Progress(quiet=False, clock=lambda: next(now)) as progress:
+    with UploadProgress(quiet=False, clock=lambda: next(now)) as progress:
         progress.show(queue(files=4, bytes=101 << 20, deletes=2, uploaded=7, uploaded_bytes=5))
         progress.show(
             queue(files=4, bytes=101 << 20, deletes=2, transfers=[sending], uploaded=7, uploaded_bytes=5)
@@ -541,7 +541,7 @@ def test_the_bar_is_one_line(monkeypatch, columns):
     from rich.console import Console
 
     bar(monkeypatch, columns)
-    with Progress(quiet=False) as progress:
+    with UploadProgress(quiet=False) as progress:
         progress.show(
             queue(files=40, bytes=3 << 30, transfers=[{**TRANSFER, "path": "a" * 200, "sent": 2 << 30}])
         )
@@ -552,7 +552,7 @@ def test_the_bar_is_one_line(monkeypatch, columns):
 
 
 def test_progress_is_silent_elsewhere(capsys):
-    with Progress(quiet=False) as progress:
+    with UploadProgress(quiet=False) as progress:
         progress.show(queue(files=1))
         progress.show(queue(uploaded=1))
     assert capsys.readouterr() == ("", "")

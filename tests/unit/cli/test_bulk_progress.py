@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from r2fs.cli.bulk_progress import BulkProgress
+from r2fs.cli.progress import BulkProgress
 
 
 class Clock:

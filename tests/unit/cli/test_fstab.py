@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from r2fs.cli.fstab import flags_of
-from r2fs.cli.main import COMMANDS
-from r2fs.cli.mount_helper import helper_arguments, is_bare_mount
+from r2fs.cli.fstab import flags_of, helper_arguments
+from r2fs.cli.main import COMMANDS, is_bare_mount
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings.loading import load
 

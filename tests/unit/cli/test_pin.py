@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from r2fs.cli.warm_progress import PARTLY_HERE
 from r2fs.daemon.control import Request
 from r2fs.model.errors import NoSpace, NotFound
+from r2fs.model.exit_codes import PARTLY_HERE
 from tests.unit.cli.conftest import Said
 from tests.unit.cli.test_warm import MIB, view
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from r2fs.cli.bulk_targets import PARTLY
 from r2fs.cli.main import COMMANDS
+from r2fs.model.exit_codes import PARTLY
 from tests.support import schemas
 from tests.test_documents import commands
 from tests.unit.cli.test_lifecycle import Rig

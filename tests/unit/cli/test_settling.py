@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.cli import settling
+from r2fs.cli import asking
 from r2fs.daemon.handover import keeper
 from r2fs.drivers import kmount
 from r2fs.drivers.kmount import Mounted
@@ -47,7 +47,7 @@ def fallen(home: Path, monkeypatch: pytest.MonkeyPatch):
                 then()
 
         monkeypatch.setattr(keeper, "ask", ask)
-        monkeypatch.setattr(settling.time, "sleep", sleep)
+        monkeypatch.setattr(asking.time, "sleep", sleep)
         here = Mounted(str(point), "0:99", "fuse.r2fs", "r2://t")
         monkeypatch.setattr(kmount, "mounts", lambda: [here])
         return slept
@@ -64,32 +64,32 @@ def told(daemon: int | None, starts_it: bool = False) -> dict[str, object]:
 
 def test_a_holder_that_has_not_noticed_yet_is_waited_for(home, fallen):
     slept = fallen([told(DEAD), told(DEAD), told(None)])
-    settling.await_settled(None, started=False)
+    asking.await_settled(None, started=False)
     assert len(slept) == 2
 
 
 def test_a_daemon_that_is_being_started_is_waited_for_where_it_is_needed(home, fallen):
     slept = fallen([told(None, starts_it=True), told(DEAD), told(None)])
-    settling.await_settled(None, started=False)
+    asking.await_settled(None, started=False)
     assert slept == []
-    settling.await_settled(None, started=True)
+    asking.await_settled(None, started=True)
     assert len(slept) == 2
 
 
 @pytest.mark.parametrize(
-    ("answer", "limit_s"), [(told(DEAD), settling.NOTICED_S), (told(None, True), settling.STARTED_S)]
+    ("answer", "limit_s"), [(told(DEAD), asking.NOTICED_S), (told(None, True), asking.STARTED_S)]
 )
 def test_it_is_not_waited_for_for_ever(home, fallen, answer, limit_s):
     fallen([answer])
     now = iter(range(1000))
-    settling.await_settled(None, started=bool(answer["starts_it"]), clock=lambda: float(next(now)))
+    asking.await_settled(None, started=bool(answer["starts_it"]), clock=lambda: float(next(now)))
     assert limit_s <= next(now) <= limit_s + 3
 
 
 @pytest.mark.parametrize("answers", [[None], [told(None)]])
 def test_nothing_is_waited_for_where_nothing_comes(home, fallen, answers):
     slept = fallen(answers)
-    settling.await_settled(None, started=True)
+    asking.await_settled(None, started=True)
     assert slept == []
 
 

@@ -142,7 +142,7 @@ def test_watching_shows_what_is_owed_too(r2fs, monkeypatch):
         state_directories, "find", lambda *places: state_directories.FoundStates((left,), (), ())
     )
     seen = status._answers_of(None)
-    assert "to send  r2fs mount file:///b /mnt/t" in seen.unmounted
+    assert "to send  r2fs mount file:///b /mnt/t" in seen[1]
     text = r2fs("status").out
     assert "nothing is mounted\n\nnot yet in the bucket, and no mount sends it:\n" in text
     assert "to send  r2fs mount file:///b /mnt/t" in text

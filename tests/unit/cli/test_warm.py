@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from r2fs.cli.warm_progress import PARTLY_HERE, WarmProgress, line
+from r2fs.cli.warm import WarmProgress, line
 from r2fs.daemon.control import Request
 from r2fs.model.errors import NotFound
+from r2fs.model.exit_codes import PARTLY_HERE
 from tests.unit.cli.conftest import Said
 
 MIB = 1 << 20
