@@ -1,17 +1,17 @@
 """Headers of many objects without a mount: each is copied onto itself, with its bytes and other metadata.
 
-Never:   changes an object in another version than was looked at. Touches markers of directories and symbolic links.
+Never:   changes another version of an object than it has looked at, markers of directories, or symbolic links.
 Threads: `run` uses a pool of its own.
-Fails:   StoreError for a cause of all requests. What fails of one object is in the report.
+Fails:   StoreError for a cause of all requests; the failure of one object is in the report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from r2fs.bulk.removal import OF_EVERYTHING, Target
-from r2fs.model.errors import ObjectMissing, PreconditionFailed, StoreError
+from r2fs.model.errors import PreconditionFailed, StoreError
 from r2fs.model.header_change import HeaderChange
 from r2fs.model.keys import is_link, printable
 from r2fs.model.mime import DEFAULT, SNIFF_BYTES
@@ -39,7 +39,8 @@ class HeaderWork:
     def run(self, target: Target, report: BulkReport, progress: Callable[[BulkReport], None]) -> None:
         """Change the objects, and call `progress` after each. `report` is true also after an error or an interrupt."""
         with ThreadPoolExecutor(self._at_once, "set") as pool:
-            for objects, is_last in self._pages(target):
+            for page, is_last in target.pages(self._store):
+                objects = [info for info in page if info.key == target.key or _is_file(info)]
                 report.found += len(objects)
                 report.listed = is_last
                 for outcome in pool.map(self._one, objects):
@@ -50,21 +51,6 @@ class HeaderWork:
                     else:
                         report.did(outcome.size)
                     progress(report)
-
-    def _pages(self, target: Target) -> Iterator[tuple[list[ObjectInfo], bool]]:
-        """Objects, and True for the last of them."""
-        if target.key is not None:
-            try:
-                yield [self._store.head(target.key)], target.prefix is None
-            except ObjectMissing:
-                pass
-        token: str | None = None
-        while target.prefix is not None:
-            page = self._store.list_page(target.prefix, token=token)
-            token = page.token
-            yield [info for info in page.objects if _is_file(info)], token is None
-            if token is None:
-                return
 
     def _one(self, listed: ObjectInfo) -> _Outcome:
         try:

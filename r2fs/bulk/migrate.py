@@ -1,17 +1,17 @@
-"""Migration: objects get other keys by copies inside the bucket, each confirmed before the old key goes.
+"""Migration: copies of objects to other keys inside the bucket, each confirmed before the old key is deleted.
 
 Owns:    the order: copy, HEAD of the copy, its line in the results on the disk, then the delete of the old key.
          Killed between any two, the same command goes on.
 Never:   replaces an object: each copy has the condition that its key holds none. Deletes an old key whose object
          is not the one that was copied.
 Threads: `run` uses a pool of its own.
-Fails:   DirectoryUnusable where results cannot be written. What fails of one object is in the report.
+Fails:   DirectoryUnusable where results cannot be written; the failure of one object is in the report.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
 
@@ -21,7 +21,7 @@ from r2fs.model.errors import ObjectMissing, PreconditionFailed, R2fsError, Stor
 from r2fs.model.etags import is_md5
 from r2fs.model.keys import printable
 from r2fs.model.ports import ObjectStore
-from r2fs.model.records import Condition, ObjectInfo, Version
+from r2fs.model.records import Condition, ObjectInfo
 from r2fs.model.values import dataclass, field
 
 
@@ -66,11 +66,10 @@ class Migration:
     def run(self, plan: Plan, progress: Callable[[Report], None]) -> Report:
         """Carry out `plan`; `progress` is called after each source. An interrupt ends it between two steps."""
         report = Report(total=plan.copies)
-        moves: Iterator[Move] = iter(plan.moves)
         with ThreadPoolExecutor(self._at_once, "migrate") as pool:
             running: set[Future[_Outcome]] = set()
             try:
-                for move in moves:
+                for move in plan.moves:
                     running.add(pool.submit(self._move, move))
                     if len(running) >= 2 * self._at_once:
                         running = self._collect(running, report, progress)
@@ -88,12 +87,12 @@ class Migration:
     ) -> set[Future[_Outcome]]:
         ended, left = wait(running, return_when=FIRST_COMPLETED)
         for future in ended:
-            outcome = future.result()
-            report.confirmed += outcome.confirmed
-            report.earlier += outcome.earlier
-            report.bytes += outcome.bytes
-            report.deleted += outcome.deleted
-            report.failed += [(row.line, row.old, why) for row, why in outcome.failed]
+            one = future.result()
+            report.confirmed += one.confirmed
+            report.earlier += one.earlier
+            report.bytes += one.bytes
+            report.deleted += one.deleted
+            report.failed += [(row.line, row.old, why) for row, why in one.failed]
         progress(report)
         return left
 
@@ -160,13 +159,11 @@ class Migration:
             return False
         if is_md5(source.etag) and is_md5(found.etag):
             return source.etag == found.etag
-        return self._digest(source.version) == self._digest(
-            found.version
-        )  # of several parts: ETags do not tell
+        return self._digest(source) == self._digest(found)  # of several parts: ETags do not tell
 
-    def _digest(self, version: Version) -> bytes:
+    def _digest(self, found: ObjectInfo) -> bytes:
         digest = hashlib.sha256()
-        with self._store.get(version.key, if_match=version.etag) as download:
+        with self._store.get(found.key, if_match=found.etag) as download:
             for chunk in download.chunks():
                 digest.update(chunk)
                 self._check_stopped()

@@ -1,6 +1,6 @@
-"""Plans of a migration: which object is copied where, from a map or a rule. Pure but for reading the map.
+"""Plans of a migration: the copies to make, from a map or a rule.
 
-Owns:  what a map may say: one source may have several targets, two sources never share one.
+Owns:  the rules of a map: one source may have several targets, two sources never share one.
 Fails: BadMap, which names the first lines that are wrong and counts the rest.
 """
 
@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """All that becomes of one source."""
+    """The rows of one source."""
 
     source: str
     rows: tuple[Row, ...]
@@ -73,13 +73,10 @@ def read_map(text: str) -> tuple[list[Row], tuple[str, ...]]:
                 named = [cell.strip().lower() for cell in cells]
                 is_head = all(head in named for head in HEADS)
                 places = (named.index("old"), named.index("new")) if is_head else places
-                heads = (
-                    _rest(cells, places)
-                    if is_head
-                    else tuple(f"column {n + 1}" for n in range(2, len(cells)))
-                )
                 if is_head:
+                    heads = _rest(cells, places)
                     continue
+                heads = tuple(f"column {n + 1}" for n in range(2, len(cells)))
             if len(cells) <= max(places):
                 raise BadMap(
                     f"line {lines.line_num}: {len(cells)} column, where an old and a new key are needed"
@@ -146,7 +143,7 @@ def _shared_targets(rows: Sequence[Row]) -> list[str]:
 
 
 def _chains(rows: Sequence[Row]) -> list[str]:
-    """A target that is a source, too: the order would decide which bytes survive."""
+    """Faults of targets that are sources, too: the order would decide which bytes survive."""
     sources = {row.old: row for row in rows}
     return [
         f"line {row.line}: the new key {printable(row.new)} is the old key of line {sources[row.new].line}: "

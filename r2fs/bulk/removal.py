@@ -1,16 +1,16 @@
 """Removal of many objects from a bucket without a mount: LISTs ahead of batched deletes.
 
-Owns:    what a name means: the object of exactly this key, and all keys below `KEY/`; never a sibling's.
+Owns:    the meaning of a name: the object of exactly this key, and all keys below `KEY/`; never a sibling's.
 Never:   deletes a key that no LIST or HEAD has shown.
 Threads: `run` uses a pool of its own.
-Fails:   StoreError for a cause of all requests. What fails of one object is in the report.
+Fails:   StoreError for a cause of all requests; the failure of one object is in the report.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 
@@ -23,15 +23,14 @@ from r2fs.model.errors import (
     Retryable,
     StoreError,
 )
-from r2fs.model.ports import ObjectStore
+from r2fs.model.ports import ObjectStore, pages
+from r2fs.model.records import ObjectInfo
 from r2fs.model.reports import BulkReport
 from r2fs.model.values import dataclass
 
 AHEAD = 100  # batches listed ahead of the deletes: so many names are kept in memory
-RETRIES, RETRY_S = (
-    3,
-    0.5,
-)  # of the keys of a batch that the bucket could not delete at the moment; then twice the time
+RETRIES = 3  # of the keys of a batch that the bucket could not delete at the moment
+RETRY_S = 0.5  # before the first; then twice the time
 OF_EVERYTHING = (BadCredentials, BucketMissing, ClockSkewed)
 
 Batch = dict[str, int]  # size by key
@@ -40,7 +39,7 @@ Outcome = tuple[Batch, Mapping[str, StoreError]]  # and the errors by key
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`key`: an object, if there is one; `prefix`: all keys that begin so, with a `/` at its end unless empty."""
+    """The object `key`, and all keys that begin with `prefix`, which is empty or ends with `/`; None: none."""
 
     key: str | None
     prefix: str | None
@@ -57,6 +56,17 @@ class Target:
         if not key or key.endswith("/"):
             return cls(None, key)
         return cls(key, key + "/")
+
+    def pages(self, store: ObjectStore) -> Iterator[tuple[Sequence[ObjectInfo], bool]]:
+        """The objects in pages, each with True if it is the last."""
+        if self.key is not None:
+            try:
+                yield [store.head(self.key)], self.prefix is None
+            except ObjectMissing:
+                pass
+        if self.prefix is not None:
+            for page in pages(store, self.prefix):
+                yield page.objects, page.token is None
 
 
 class Removal:
@@ -115,26 +125,11 @@ class Removal:
 
     def _batches(self, target: Target, report: BulkReport) -> Iterator[Batch]:
         size = self._store.limits.delete_batch
-        for batch in self._pages(target):
-            report.found += len(batch)
-            keys = list(batch)
-            for at in range(0, len(keys), size):
-                yield {key: batch[key] for key in keys[at : at + size]}
+        for objects, _ in target.pages(self._store):
+            report.found += len(objects)
+            for at in range(0, len(objects), size):
+                yield {info.key: info.size for info in objects[at : at + size]}
         report.listed = True
-
-    def _pages(self, target: Target) -> Iterator[Batch]:
-        if target.key is not None:
-            try:
-                yield {target.key: self._store.head(target.key).size}
-            except ObjectMissing:
-                pass
-        token: str | None = None
-        while target.prefix is not None:
-            page = self._store.list_page(target.prefix, token=token)
-            yield {info.key: info.size for info in page.objects}
-            token = page.token
-            if token is None:
-                return
 
     def _delete(self, batch: Batch) -> Outcome:
         failed = dict(self._request(list(batch)))

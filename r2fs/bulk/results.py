@@ -14,7 +14,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Self
 
 from r2fs.bulk.plan import HEADS, BadMap, Row
@@ -27,7 +26,7 @@ OWN_HEADS = ("size", "etag", "old_etag")
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """A copy that the bucket was seen to hold."""
+    """A copy that a HEAD has shown."""
 
     size: int
     etag: str
@@ -44,23 +43,19 @@ class Results:
         self.confirmed: dict[tuple[str, str], Confirmed] = {}  # by old and new key
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            fsync_dir(
-                path.parent
-            )  # an old key is deleted on the word of a line: its file has to be found again
+            fsync_dir(path.parent)  # an old key is deleted by a line: its file must outlast a power cut
             self._read()
         except OSError as error:
-            raise DirectoryUnusable(f"{path}: the results cannot be written: {error.strerror}") from None
+            raise self._unwritable(error) from None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         os.close(self._fd)
 
     def _read(self) -> None:
-        """Take up the lines of an earlier run. A last line that a kill cut short is removed."""
+        """Read the lines of an earlier run. A last line that a kill cut short is removed."""
         data = b""
         while piece := os.pread(self._fd, 1 << 20, len(data)):
             data += piece
@@ -97,6 +92,7 @@ class Results:
                 data = data[os.write(self._fd, data) :]
             os.fdatasync(self._fd)
         except OSError as error:
-            raise DirectoryUnusable(
-                f"{self._path}: the results cannot be written: {error.strerror}"
-            ) from None
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> DirectoryUnusable:
+        return DirectoryUnusable(f"{self._path}: the results cannot be written: {error.strerror}")

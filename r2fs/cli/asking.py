@@ -1,8 +1,7 @@
 """Requests to daemons: functions shared by the commands.
 
-Owns:  the search for daemons, with a wait for one that is being started again after another has died; the mount of a
-       path; the error of a path without a mount.
-Never: waits for a mount without a take-over.
+Owns:  the search for daemons, with a wait while a holder starts another in place of a dead one; the daemon of a path,
+       and the error of a path without one.
 """
 
 from __future__ import annotations
@@ -64,8 +63,8 @@ def held_mounts() -> list[Held]:
 
 
 def named_directory(setting: str) -> Path | None:
-    """`run_dir` or `state_dir` of the settings; None: nothing names another than the default, or the settings are
-    wrong, which must not hide mounts."""
+    """The setting `run_dir` or `state_dir`; None where no file and no variable can name it, and where the settings
+    are wrong, which must not hide mounts."""
     if not places.is_there(places.settings_file(os.environ)) and not any(
         variable.startswith("R2FS_") for variable in os.environ
     ):
@@ -106,7 +105,7 @@ def _waits_for(card: Daemon, started: bool) -> float:
 
 
 def daemon_of(path: str, found: Sequence[Daemon] | None = None) -> Daemon:
-    """The daemon, of `found` or of all, of the mount that `path` is in. `nobody_at` is the error without one."""
+    """The daemon, among `found` or all, of the mount that `path` is in. Raises the error of nobody_at without one."""
     daemon = client.owner_of(path, known_daemons(started=True) if found is None else found)
     if daemon is None:
         raise nobody_at(path)
@@ -141,7 +140,7 @@ def _as_user(uid: int | None) -> str:
 
 
 def served_by_nobody(waiting: list[Held]) -> list[tuple[Daemon, str]]:
-    """Mounts whose daemon was killed and that no holder keeps, by the card left, each with its remedy."""
+    """The cards of killed daemons whose mounts no holder keeps, each with a sentence that has the remedy."""
     kept = {held.mountpoint for held in waiting}
     said = []
     for card in _dead(named_directory("run_dir")):
@@ -157,7 +156,7 @@ def served_by_nobody(waiting: list[Held]) -> list[tuple[Daemon, str]]:
 
 
 def is_no_mount(path: str) -> bool:
-    """True unless mounted by r2fs, kept for a daemon, or stale."""
+    """True unless `path` is a mount point of r2fs: served, held or stale."""
     if client.owner_of(path, held_mounts()) is not None or mountpoint.is_stale(Path(path)):
         return False
     mounted = kmount.mounted_at(absolute(path))
@@ -172,7 +171,8 @@ def held_text(waiting: Held) -> str:
 def by_daemon(
     paths: Sequence[str], found: Sequence[Daemon], failures: Failures | None = None
 ) -> dict[Daemon, list[str]]:
-    """The paths of each daemon's mount, relative to it. The error of a path without a daemon is noted, or raised."""
+    """Group paths by daemon, relative to its mount. The error of a path without a daemon is noted in `failures`, or
+    raised."""
     grouped: dict[Daemon, list[str]] = {}
     for path in paths:
         try:
@@ -189,8 +189,8 @@ def by_daemon(
 def each_result(
     paths: Sequence[str], failures: Failures, work: Callable[[Daemon, list[str]], T]
 ) -> Iterator[tuple[str, T]]:
-    """Yield each mount point with the result of `work` for the paths of its mount; if one of these is refused, the
-    result for each of the others."""
+    """Yield each mount point with the result of `work` for the paths of its mount. If a path is refused, `work` is
+    called for each path by itself."""
     for daemon, within in by_daemon(paths, known_daemons(started=True), failures).items():
         requests = [within]
         while requests:
@@ -208,7 +208,7 @@ def each_result(
 
 
 def one_target(path: str) -> tuple[Daemon, str]:
-    """The daemon and the path within its mount of the file that `path` leads to: symbolic links are followed."""
+    """The daemon and the path within its mount of a file. Symbolic links are followed."""
     found = known_daemons(started=True)
     daemon_of(path, found)
     real = os.path.realpath(path)
@@ -219,8 +219,7 @@ def one_target(path: str) -> tuple[Daemon, str]:
 
 
 def located(path: str) -> tuple[Daemon, dict[str, Any]]:
-    """The object of the file that `path` leads to. NotFound if there is none; a name that the mount does not know
-    yet is looked up by the mount first."""
+    """The daemon and the object of a file. NotFound without one. The mount looks up a name that it does not know."""
     daemon, within = one_target(path)
     answer = client.ask_once(daemon, "locate", path=within)
     if not answer["known"]:
@@ -230,7 +229,7 @@ def located(path: str) -> tuple[Daemon, dict[str, Any]]:
 
 
 def look_up(path: str) -> None:
-    """Make the mount look a name up. NotFound if there is none; R2fsError if the mount cannot tell."""
+    """Make the mount look up a name. Raises NotFound, or R2fsError where the mount cannot answer."""
     try:
         os.stat(path)
     except FileNotFoundError:

@@ -159,7 +159,7 @@ def _admin(settings: Settings) -> Iterator[BucketAdmin]:
 
 @contextmanager
 def _named(document: str) -> Iterator[None]:
-    """Name the file in the error of a document that S3 does not have."""
+    """Name the file in the error of a document that is no document of S3."""
     from r2fs.store.s3.admin import BadDocument
 
     try:

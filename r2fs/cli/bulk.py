@@ -1,4 +1,4 @@
-"""Commands that change many objects, of paths in mounts and of URLs: their operands, their report, the exit code."""
+"""Commands that change many objects (rm, set): their paths and URLs, their report, their exit code."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class BulkCommand:
     mounted: dict[Daemon, list[str]] = field(default_factory=dict)  # paths relative to the mount
 
     def prepare(self, paths: Sequence[str]) -> None:
-        """Sort the paths. The failure of one that is in no mount is noted."""
+        """Sort `paths` into URLs and paths of mounts. A path outside of all mounts is a failure of the command."""
         self.urls = [path for path in paths if path.startswith(SCHEMES)]
         named = [path for path in paths if not path.startswith(SCHEMES)]
         self.mounted = by_daemon(named, known_daemons(started=True), self.failures) if named else {}
@@ -57,7 +57,7 @@ class BulkCommand:
     def run(
         self, word: str, figures: Mapping[str, str], conclude: Callable[[BulkReport], None], as_json: bool
     ) -> int:
-        """Do the work, print the report even after an error or an interrupt, and return the exit code.
+        """Return the exit code. The report is printed even after an error or an interrupt.
 
         `figures`: for --json, name and field of the report of each count; `conclude` prints them for people.
         """
@@ -102,7 +102,7 @@ class BulkCommand:
 
     @contextmanager
     def _part(self, operand: str) -> Iterator[BulkReport]:
-        """The report of one operand, which is added to that of all. NotFound where one object was meant, and is none."""
+        """Yield the report of one operand, and add it to that of all. Raises NotFound for an object that is not there."""
         one = BulkReport()
         try:
             yield one
@@ -142,7 +142,7 @@ def _fill(report: BulkReport, counts: Mapping[str, Any]) -> None:
 
 
 def complain_of(errors: Sequence[tuple[str, str]], count: int, more: str) -> None:
-    """Name the first failures, and the number of the others. A reason that has the key names it once."""
+    """Print the first failures, and the number of the others. The key is left out where the reason has it."""
     for key, why in errors[:ERRORS_SHOWN]:
         show.complain(why if key in why else f"{key}: {why}")
     if count > ERRORS_SHOWN:

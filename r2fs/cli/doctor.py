@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def command(
     code = exit_code(found)
     if as_json:
         place = settings.bucket.url if settings is not None else None
-        show.as_json({"target": place, "findings": [each.as_data() for each in found], "exit_code": code})
+        show.as_json({"target": place, "findings": [asdict(each) for each in found], "exit_code": code})
     else:
         print(_summary(found))
     if bundle is not None:

@@ -1,4 +1,4 @@
-"""Export of pending files: copies of what a mount shows, on another disk, and their digests.
+"""Export of pending files to another disk, and digests of the copies.
 
 Owns:  the copy (bytes, times, links), made durable before it counts; the digest of an exported copy.
 Never: replaces a file; follows a symbolic link in place of a file.

@@ -1,8 +1,4 @@
-"""Failures of single operands: a command does the others, names each failure, and ends with the first one's code.
-
-Owns:  the text of a failure in a mount, with the path in full.
-Never: sends a request.
-"""
+"""Failures of single operands: a command names each, goes on, and ends with the exit code of the first."""
 
 from __future__ import annotations
 
@@ -39,7 +35,7 @@ class Failures:
 
 @contextmanager
 def named_in(mountpoint: str, paths: Sequence[str]) -> Iterator[None]:
-    """Name paths in full in the errors of a mount's daemon, which knows them relative to the mount."""
+    """Make the paths in errors of a daemon, which are relative to its mount, absolute."""
     try:
         yield
     except FileError as error:
@@ -47,7 +43,7 @@ def named_in(mountpoint: str, paths: Sequence[str]) -> Iterator[None]:
 
 
 def in_full(mountpoint: str, paths: Sequence[str], text: str) -> str:
-    """The text of an error for one of `paths`; the mount is named before one that begins with none of them.
+    """The text of a daemon's error with an absolute path: that of one of `paths`, else that of the mount.
 
     >>> in_full("/mnt", ["a/b"], "a/b: no such file"), in_full("/mnt", [""], "/ is not pinned itself")
     ('/mnt/a/b: no such file', '/mnt is not pinned itself')

@@ -53,7 +53,7 @@ def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: 
     if as_json:
         show.as_json(answers)
     elif not paths:
-        _tell_of_what_no_mount_sends(bool(answers))
+        _warn_of_unmounted(bool(answers))
     if not wait:
         return DONE
     for text in complaints if not as_json else ():
@@ -61,7 +61,7 @@ def command(paths: tuple[str, ...], wait: bool, timeout_s: float | None, retry: 
     return max(codes, key=(DONE, SOMETHING_LEFT, REFUSED).index)
 
 
-def _tell_of_what_no_mount_sends(any_mounted: bool) -> None:
+def _warn_of_unmounted(any_mounted: bool) -> None:
     """Warn, without a path, of pending changes in unmounted state directories: exit code 0 excludes them."""
     if not any_mounted:
         show.complain("nothing is mounted: nothing was sent")

@@ -134,7 +134,7 @@ def _end_of(made: Grant) -> str:
 
 
 def _for_process(made: Grant) -> dict[str, object]:
-    """Fields that AWS's setting credential_process reads (the AWS CLI's user guide, "Sourcing credentials with an external process")."""
+    """The JSON of AWS's setting credential_process (AWS CLI user guide, "Sourcing credentials with an external process")."""
     keys = {"AccessKeyId": made.access_key_id, "SecretAccessKey": made.secret_access_key}
     return {"Version": 1, **keys, "SessionToken": made.session_token, "Expiration": _end_of(made)}
 
@@ -146,7 +146,7 @@ def _is_place(target: str, config_file: Path | None) -> bool:
 
 
 def _variables(bucket: Bucket, key_id: str, secret: str, token: str) -> dict[str, str]:
-    """The variables that r2fs reads; of AWS's family other tools read them too."""
+    """Variables with the credentials: those of R2, or of AWS, which other tools read too."""
     host = urlsplit(bucket.endpoint_url or "").hostname or ""
     if host.endswith("." + R2_DOMAIN):
         account, *jurisdiction = host.removesuffix("." + R2_DOMAIN).split(".")
@@ -170,10 +170,10 @@ def _mount_line(bucket: Bucket, prefix: str, read_only: bool) -> str:
 
 # ------------------------------------------------------------------ renewal
 def renew(make: Callable[[], str], file: Path, life_s: float) -> None:
-    """Write credentials, which `make` returns, to `file`, mode 0600, and anew long before they end, until a signal of
-    STOP_SIGNALS. The file stays: mounts go on until its credentials end.
+    """Write the text that `make` returns to `file`, mode 0600, each quarter of its life, until a signal of STOP_SIGNALS.
 
-    The error of the first grant is raised; after a later one the last credentials are valid yet, and it is tried again.
+    The file is left: mounts work until its credentials end. An error of the first grant is raised. After a later
+    one the last credentials are still valid, and the grant is tried again.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # process 1 of a container has no default actions
     done = False
@@ -192,7 +192,7 @@ def renew(make: Callable[[], str], file: Path, life_s: float) -> None:
 
 
 def _stopped_within(seconds: float) -> bool:
-    """Wait for a signal. False: by the clock of the day, `seconds` are over."""
+    """Wait for a signal. False: `seconds` have passed by the time of day."""
     end_s = time.time() + seconds
     while (left_s := end_s - time.time()) > 0:
         if signal.sigtimedwait(STOP_SIGNALS, min(LOOK_S, left_s)) is not None:

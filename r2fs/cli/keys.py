@@ -90,8 +90,7 @@ def _existing(text: str, mount: str | None) -> Iterator[tuple[str, str, str]]:
 
 
 def _shown(daemon: Daemon, bucket: str | None, key: str) -> Iterator[tuple[str, str, str]]:
-    """The path under which the daemon's mount shows `key`, if it is there. A link's key has a suffix that its name
-    lacks: that name comes first."""
+    """The path of `key` in the daemon's mount, if it is there. The key of a link has a suffix that its name lacks."""
     try:
         answer = client.ask_once(daemon, "paths", key=key, bucket=bucket)
     except BadName:

@@ -68,7 +68,7 @@ def command(path: str, as_json: bool) -> None:
 
 
 def state(file: dict[str, Any]) -> str:
-    """The state; "unavailable" for "in the bucket" where the bucket does not answer."""
+    """The state of a file; "unavailable" in place of "clean" where the bucket does not answer."""
     return "unavailable" if file["unavailable"] and file["state"] == CLEAN else str(file["state"])
 
 

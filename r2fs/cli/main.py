@@ -1,11 +1,7 @@
 """`r2fs`: the commands, and the handling of every error.
 
-Owns:  the command names, the errors' form on standard error, and exit codes. A command's module
-       is imported when the command runs: `r2fs status` must not wait for boto3.
-Never: does a command's work.
-
-Exit codes: 0 done; 2 wrong usage or setting; those of model/errors.py; 70 a defect of r2fs; 75
-changes not yet in the bucket; 130 interrupted.
+Owns:  the command names, and the form of errors on standard error. A command's module is imported when the command
+       runs: `r2fs status` must not wait for boto3.
 """
 
 from __future__ import annotations
@@ -23,7 +19,7 @@ import click
 from r2fs.cli import streams
 from r2fs.cli.usage import Group
 from r2fs.model.errors import R2fsError
-from r2fs.model.exit_codes import DEFECT, DONE, INTERRUPTED, PIPE_CLOSED
+from r2fs.model.exit_codes import DEFECT, DONE, INTERRUPTED
 from r2fs.model.keys import printable
 from r2fs.model.redaction import redact
 
@@ -77,6 +73,7 @@ INTERNAL = {"client-store": ("r2fs.cli.storing", "Serve r2fs.client without a mo
 HELP_WANTED: tuple[type[click.UsageError], ...] = tuple(
     kind for kind in (getattr(click.exceptions, "NoArgsIsHelpError", None),) if kind is not None
 )
+PIPE_CLOSED = 141  # exit code, as of a program that SIGPIPE ended
 HELPER_NAMES = ("mount.r2fs", "mount.fuse.r2fs")  # of calls by mount(8)
 
 

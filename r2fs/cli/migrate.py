@@ -1,8 +1,7 @@
-"""`r2fs migrate`: objects get other keys, by a map or a rule; each copy is confirmed before its old key goes."""
+"""`r2fs migrate`: give objects other keys, by a map or a rule."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -21,7 +20,7 @@ from r2fs.model import amounts
 from r2fs.model.errors import SettingsError
 from r2fs.model.exit_codes import DONE, PARTLY
 from r2fs.model.keys import printable
-from r2fs.model.ports import ObjectStore
+from r2fs.model.ports import ObjectStore, pages
 
 
 @click.command("migrate", cls=Command)
@@ -74,7 +73,8 @@ def command(
     rows, heads = read_map(_text_of(map_file)) if map_file is not None else ([], ())
     with store_of(settings, target, config_file) as store:
         if rule is not None:
-            rows = rows_of_rule(_keys(store, settings.bucket.prefix), *rule)
+            found = pages(store, settings.bucket.prefix)
+            rows = rows_of_rule((info.key for page in found for info in page.objects), *rule)
         work = plan(rows, heads, settings.bucket.prefix)
         if dry_run:
             return _dry_run(store, work, as_json)
@@ -94,16 +94,6 @@ def _text_of(map_file: str) -> str:
         raise SettingsError(f"{map_file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise BadMap(f"{map_file} is not UTF-8: {error.reason} at byte {error.start}") from None
-
-
-def _keys(store: ObjectStore, prefix: str) -> Iterator[str]:
-    token: str | None = None
-    while True:
-        page = store.list_page(prefix, token=token)
-        yield from (info.key for info in page.objects)
-        token = page.token
-        if token is None:
-            return
 
 
 def _dry_run(store: ObjectStore, work: Plan, as_json: bool) -> int:

@@ -13,6 +13,7 @@ from r2fs.cli.bulk import complain_of
 from r2fs.cli.options import TimeText, json_option
 from r2fs.cli.progress import BulkProgress
 from r2fs.cli.setting_flags import complete_target, flags_from, mirror_flags
+from r2fs.cli.streams import open_log
 from r2fs.cli.usage import Command, PathText
 from r2fs.model import amounts
 from r2fs.model.exit_codes import DONE, PARTLY
@@ -76,7 +77,7 @@ def command(
     }
     values = gather(**sources)
     settings = settings_of(values)
-    from r2fs.daemon import log_format, logs
+    from r2fs.daemon import logs
     from r2fs.daemon.mirror_service import MirrorLaunch, MirrorService
     from r2fs.daemon.reload import Source
     from r2fs.mirror.decide import Way
@@ -84,13 +85,7 @@ def command(
 
     debug = bool(click.get_current_context().obj["debug"])
     level = "debug" if debug else "warning" if once else settings.log_level
-    if settings.log_file is not None:
-        logs.to_file(
-            settings.log_file, level, settings.bucket.credentials, "--log-file", form=settings.log_format
-        )
-    else:
-        logs.to_stderr(level, os.environ, settings.bucket.credentials, settings.log_format)
-    log_format.set_level(level, settings.log_misses)
+    open_log(settings, level)
 
     def credentials_now() -> Any:
         found = credentials_at(gather(**sources, warn=False), settings.bucket.name)
@@ -107,7 +102,7 @@ def command(
 
 
 def _once(service: Any, as_json: bool, whole: bool) -> int:
-    """Run it. `whole`: a name that is not mirrored is a failure, too, since one side is to have all of the other."""
+    """Run one comparison. `whole`: a name that is not mirrored is a failure, since one side is to have all of the other."""
     with BulkProgress("in step", quiet=as_json) as progress:
         counts, failed, skipped = service.once(
             lambda done, total, now: progress.show(

@@ -18,7 +18,7 @@ import click
 
 from r2fs.cli.remount import record_of
 from r2fs.cli.setting_flags import complete_target, flags_from, settings_flags
-from r2fs.cli.streams import early_warnings, show_bucket_warnings
+from r2fs.cli.streams import early_warnings, open_log, show_bucket_warnings
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon import client, state_directories
 from r2fs.daemon.handover.keeper import Again
@@ -92,10 +92,7 @@ def command(
 
 
 def _is_served(at: Path, settings: Settings) -> bool:
-    """True if another process has this mount: `mount -a` calls its helper again for a line of fstab with a NAME.
-
-    A daemon that has become its own successor is none.
-    """
+    """True if a daemon of another process serves this mount: `mount -a` calls its helper again for each NAME in fstab."""
     wanted = (str(at), settings.bucket.url)
     found = client.daemons(os.environ, settings.run_dir)
     return any((one.mountpoint, one.url) == wanted and one.pid != os.getpid() for one in found)
@@ -115,16 +112,9 @@ def _run(
     credentials = settings.bucket.credentials
     log_file = settings.log_file
     if not background:
-        if log_file is not None:
-            logs.to_file(log_file, level, credentials, "--log-file", form=settings.log_format)
-            early_warnings.replay()
-        else:
-            logs.to_stderr(level, os.environ, credentials, settings.log_format)
-        log_format.set_level(level, settings.log_misses)
-
+        open_log(settings, level)
     _warn_of_plain_http(settings, to_file=log_file is not None)
     again = _command(directory)
-
     for member in settings.bucket.members:
         logs.hide(member.credentials)
 
@@ -137,23 +127,20 @@ def _run(
         # Modules stay: to look for garbage among them takes a tenth of a start. freeze_modules() ends this.
         gc.disable()
         try:
-            return serve(ready)
+            from r2fs.daemon.reload import Source
+            from r2fs.daemon.service import Launch, Service
+
+            source = Source(files, lambda: settings_of(read()))
+            launch = Launch(os.environ, again, background, source, credentials_now, about)
+            end_of_warnings = show_bucket_warnings() if background or log_file is not None else lambda: None
+
+            def answers() -> None:
+                end_of_warnings()
+                ready()
+
+            return Service(settings, directory, launch).run(answers)
         finally:
             gc.enable()
-
-    def serve(ready: Callable[[], None]) -> int:
-        from r2fs.daemon.reload import Source
-        from r2fs.daemon.service import Launch, Service
-
-        source = Source(files, lambda: settings_of(read()))
-        launch = Launch(os.environ, again, background, source, credentials_now, about)
-        shown = show_bucket_warnings() if background or log_file is not None else lambda: None
-
-        def answers() -> None:
-            shown()
-            ready()
-
-        return Service(settings, directory, launch).run(answers)
 
     if not background:
         return work(lambda: None)
@@ -162,21 +149,15 @@ def _run(
     with directories.made_by_a_start(settings):
         own = log_file or settings.state_dir / "r2fs.log"
         fresh = not own.exists()
-        logs.to_file(
-            own,
-            level,
-            credentials,
-            "--log-file" if log_file else "--state-dir",
-            log_file is None,
-            settings.log_format,
-        )
+        option = "--log-file" if log_file else "--state-dir"
+        logs.to_file(own, level, credentials, option, log_file is None, settings.log_format)
         log_format.set_level(level, settings.log_misses)
         early_warnings.replay()
         return _in_background(work, own, fresh)
 
 
 def _in_background(work: Callable[[Callable[[], None]], int], log_file: Path, fresh: bool) -> int:
-    """Run in the background. A start that fails with an error leaves no log; one that dies silently does."""
+    """Run in the background. A start that fails with an error leaves no new log; a start that dies silently does."""
     from r2fs.daemon.background import run_in_background
 
     try:
@@ -199,7 +180,7 @@ def _warn_of_plain_http(settings: Settings, to_file: bool) -> None:
 
 
 def _command(directory: Path) -> Again:
-    """This command, for another start. Its directory is never inside the mount, which would be unserved then."""
+    """This command, for another start, in a directory outside of the mount."""
     try:
         cwd = os.getcwd()
     except FileNotFoundError:

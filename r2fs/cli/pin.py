@@ -85,7 +85,7 @@ def command(paths: tuple[str, ...], as_list: bool, alone: bool, no_wait: bool, a
 def _targets(
     paths: Sequence[str], found: Sequence[Daemon], alone: bool, failures: Failures
 ) -> Iterator[tuple[Daemon, list[str], str | None, list[str]]]:
-    """Yield for each request: the daemon, paths relative to its mount, the session that they are of, and what it lacks."""
+    """Yield for each request: the daemon, paths relative to its mount, their session, and references that are missing."""
     plain = [path for path in paths if alone or not sessions.is_session(path)]
     for daemon, within in by_daemon(plain, found, failures).items():
         yield daemon, within, None, []
@@ -112,7 +112,7 @@ def _references(path: str) -> list[sessions.Reference]:
 def _resolved(
     path: str, references: Sequence[sessions.Reference], daemon: Daemon
 ) -> tuple[list[str], list[str]]:
-    """Return the files of the mount that are there, relative to it; and the references that lead to none."""
+    """The files in the mount that `references` lead to, relative to it; and the references that lead to no file."""
     directory = os.path.dirname(os.path.abspath(path))
     present: dict[str, None] = {}
     missing: list[str] = []

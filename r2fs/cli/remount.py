@@ -1,6 +1,5 @@
 """The record of a mount for its state directory: the given settings, and the command that mounts it again.
 
-Owns:  the values in the record and the command: given ones, and the places of this host.
 Never: records a key, a secret or a token; of keys only their source.
 """
 
@@ -80,7 +79,7 @@ def _command(
 
 
 def _has_to_be_said(values: Values, option: Option) -> bool:
-    """True if given by a flag or a variable, which the next time lacks; or for a place other than the default."""
+    """True for a value of a flag or a variable, which a later command lacks, and for a directory other than the default."""
     if option.name in _PLACES:
         return bool(values.get(option.name) != _home() / _PLACES[option.name])
     return not option.secret and values.rank(option.name)[0] in (ENVIRONMENT, FLAG)

@@ -1,7 +1,6 @@
 """Screen of `r2fs status --watch`: mounts, refreshed each second, until q or Ctrl-C.
 
-Owns:  the screen on a terminal, with a bar for each transfer; a line for each mount elsewhere.
-Never: asks a daemon itself; leaves the terminal in another state than before.
+On a terminal it has a bar for each transfer; elsewhere it prints a line for each mount.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from r2fs.cli import show
-from r2fs.cli.status_text import brief, limit_lines, troubles_of
+from r2fs.cli.status_text import brief, limit_lines, trouble_lines, troubles_of
 from r2fs.cli.streams import can_write
 from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable
@@ -52,7 +51,7 @@ def watch(look: Callable[[], Seen], as_json: bool = False) -> int:
 
 
 def _look(look: Callable[[], Seen]) -> Seen:
-    """One look; a daemon that does not answer is perhaps being started again, and the next look tells."""
+    """One look. A daemon that does not answer may be being started again: the watch goes on."""
     try:
         return look()
     except DaemonUnreachable as error:
@@ -76,7 +75,7 @@ def _sentence(answer: Mapping[str, Any]) -> str:
     queue, cache = answer["queue"], answer["cache"]
     text = f"{show.left(queue)} left" if queue["left"] else "all is in the bucket"
     text += f"{_pace(queue)}; cache {amounts.size(cache['bytes'])} of {amounts.size(cache['limit'])}"
-    troubles = troubles_of(dict(answer))
+    troubles = troubles_of(answer)
     return f"{mount['mountpoint']}: {text}{'; ' + troubles if troubles else ''}"
 
 
@@ -168,7 +167,7 @@ def _panel(answer: Mapping[str, Any], rows: int, cells: int) -> RenderableType:
         parts += [Text(), *below] if below else []
     state = "online" if online else f"no answer for {amounts.seconds(health['for_s'])}"
     subtitle = Text(f" {mount['driver']}, process {mount['pid']}, {mount['state']}, {state} ", style=DIM)
-    colour = BAD if troubles_of(dict(answer)) else BUSY if answer["queue"]["left"] else GOOD
+    colour = BAD if troubles_of(answer) else BUSY if answer["queue"]["left"] else GOOD
     return Panel(Group(*parts), title=title, subtitle=subtitle, border_style=colour, title_align="left")
 
 
@@ -258,16 +257,14 @@ def _transfers(answer: Mapping[str, Any], rows: int, cells: int) -> RenderableTy
 
 
 def _troubles(answer: Mapping[str, Any], rows: int) -> list[RenderableType]:
-    """Warnings, the outage, parked files with their reasons, and conflicts."""
+    """Sentences for what is wrong with the mount, with at most `rows` parked files and conflicts."""
     from rich.text import Text
 
-    queue, health = answer["queue"], answer.get("health", {})
-    lines = [f"warning: {sentence}" for sentence in answer.get("warnings", ())]
-    if not health.get("answers", True):
-        lines.append(f"unavailable: {brief(health['reason'])}")
+    queue = answer["queue"]
     parked = [item for item in queue["transfers"] if item["state"] == "parked"]
-    lines += [f"parked: {item['path']}: {brief(item['reason'] or '')}" for item in parked[:rows]]
-    lines += [f"conflict kept: {path}" for path in queue["conflicts"][:rows]]
+    found = [("parked", f"{item['path']}: {brief(item['reason'] or '')}") for item in parked[:rows]]
+    found += [("conflict kept", path) for path in queue["conflicts"][:rows]]
+    lines = [f"{name}: {text}" for name, text in trouble_lines(answer, found)]
     hidden = max(0, queue["parked"] - rows) + max(0, len(queue["conflicts"]) - rows)
     if hidden:
         lines.append(f"and {hidden} more (r2fs queue list)")

@@ -1,4 +1,4 @@
-"""`r2fs service`: make a mount of the settings file a service of systemd, and take it back."""
+"""`r2fs service`: install and remove the systemd service of a mount of the settings file."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def install(name: str, no_start: bool, linger: bool) -> int:
     values.mountpoint.mkdir(parents=True, exist_ok=True)
     _systemctl(place, "daemon-reload")
     _systemctl(place, "enable", "--quiet", f"r2fs@{name}")
-    _systemctl(place, "restart" if _is_active(place, name) else "start", f"r2fs@{name}")
+    is_active = _property(place, name, "ActiveState") == "active"
+    _systemctl(place, "restart" if is_active else "start", f"r2fs@{name}")
     print(f"r2fs@{name}: enabled, and mounted on {values.mountpoint}")
     return DONE
 
@@ -88,8 +89,7 @@ def remove(name: str) -> int:
     left = False
     if BOOTED.exists():
         _systemctl(place, "disable", "--quiet", "--now", f"r2fs@{name}")
-        said = _run(*_words(place), "show", "--property=ExecMainStatus", "--value", f"r2fs@{name}")
-        left = said.strip() == str(SOMETHING_LEFT)
+        left = _property(place, name, "ExecMainStatus") == str(SOMETHING_LEFT)
     removed = list(installation.remove(place, name, _others_run(place, name)))
     for path in removed:
         print(f"{path}: removed")
@@ -158,21 +158,17 @@ def _program() -> list[str]:
 
 
 # ------------------------------------------------------------------ systemctl
-def _words(place: Place) -> tuple[str, ...]:
-    return ("systemctl", "--user") if place.for_user else ("systemctl",)
-
-
-def _systemctl(place: Place, *words: str) -> None:
+def _systemctl(place: Place, *words: str) -> str:
+    command = ("systemctl", *(["--user"] if place.for_user else []), *words)
     if not BOOTED.exists():
         raise MountError(
-            f"systemd does not run here: the files are written, and {' '.join((*_words(place), *words))} has to follow"
+            f"systemd does not run here: the files are written, and {' '.join(command)} has to follow"
         )
-    _run(*_words(place), *words)
+    return _run(*command)
 
 
-def _is_active(place: Place, name: str) -> bool:
-    said = _run(*_words(place), "show", "--property=ActiveState", "--value", f"r2fs@{name}")
-    return said.strip() == "active"
+def _property(place: Place, name: str, of: str) -> str:
+    return _systemctl(place, "show", f"--property={of}", "--value", f"r2fs@{name}").strip()
 
 
 def _runtime_dir() -> str:
@@ -201,7 +197,7 @@ def _others_run(place: Place, name: str) -> bool:
     """True if other mounts are services at the moment, enabled or not: they need the unit."""
     if not BOOTED.exists():
         return False
-    said = _run(*_words(place), "list-units", "--plain", "--no-legend", "r2fs@*.service")
+    said = _systemctl(place, "list-units", "--plain", "--no-legend", "r2fs@*.service")
     return any(not line.startswith(f"r2fs@{name}.service ") for line in said.splitlines())
 
 

@@ -1,6 +1,5 @@
 """Flags of settings, made from the table in model/settings/options.py.
 
-Owns:  the click option of a table row, and the flags of a parsed command line.
 Never: parses a value: sources.py does, so that every source has the same error texts.
 """
 
@@ -49,7 +48,7 @@ def settings_flags(function: F) -> F:
 
 
 def mirror_flags(function: F) -> F:
-    """`settings_flags` of a mirror: those without a meaning for it are accepted, and not shown."""
+    """Add the flags of `settings_flags`; those of MOUNT_ONLY are accepted, but not shown."""
     return _with_flags(function, MOUNT_ONLY)
 
 

@@ -1,6 +1,6 @@
 """Output: tables, labelled lines, JSON.
 
-Owns:  numbers in units for people. JSON has plain bytes and seconds.
+Tables and lines have numbers in units, JSON has bytes and seconds.
 Never: prints a name from the bucket without escaping characters that would break a terminal.
 """
 
@@ -19,7 +19,7 @@ from r2fs.cli.streams import can_write
 from r2fs.model import amounts
 from r2fs.model.keys import printable
 
-UNBOUNDED = 10_000  # no line is folded where no person reads
+UNBOUNDED = 10_000  # characters of a line of a file or a pipe
 NARROWEST = 20  # characters of a column that is shortened
 
 
@@ -41,7 +41,7 @@ def complain(text: str) -> None:
 
 
 def shortened(text: str, width: int) -> str:
-    """The path, or the end of a longer one, which distinguishes more than its beginning."""
+    """A path in at most `width` characters: the end of a longer one, which tells more than its beginning."""
     text = printable(text)
     return text if len(text) <= width else "…" + text[1 - width :]
 
@@ -51,7 +51,7 @@ def on_terminal() -> bool:
 
 
 def width() -> int:
-    """Characters of a line; where no person reads, no line is folded."""
+    """Characters of a line. Lines of files and pipes are not folded."""
     return shutil.get_terminal_size().columns if on_terminal() else UNBOUNDED
 
 

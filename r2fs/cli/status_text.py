@@ -1,7 +1,6 @@
 """Texts of `r2fs status`: the overview of all mounts, and one mount in detail.
 
-Owns:  the words for a mount's answer. Fields that an older daemon does not send are left out.
-Never: asks a daemon.
+Fields that an older daemon does not send are left out.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def overview(answers: list[dict[str, Any]]) -> str:
     return "\n\n".join(mounts)
 
 
-def troubles_of(answer: dict[str, Any]) -> str:
+def troubles_of(answer: Mapping[str, Any]) -> str:
     queue, room, aside, health = (answer.get(part, {}) for part in ("queue", "room", "aside", "health"))
     troubles = []
     if not health.get("answers", True):
@@ -146,7 +145,7 @@ def detail(answer: dict[str, Any]) -> str:
 
 
 def _mirror(answer: dict[str, Any], lines_of_a_mount: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The lines of a mirror in place of those of a mount; those on the bucket and on uploads are the same."""
+    """The lines on a mirror. The lines on uploads are those of a mount."""
     mount, mirror = answer["mount"], answer["mirror"]
     pending = [line for line in lines_of_a_mount if line[0] in ("not yet sent", "sent")]
     lines = [
@@ -176,8 +175,10 @@ def _compared(mirror: dict[str, Any]) -> str:
     return f"{text}; since then: {mirror['error']}" if mirror["error"] else text
 
 
-def trouble_lines(answer: dict[str, Any], conflicts: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
-    """Names and sentences for what is wrong with a mount, or may be; `conflicts` stand among them."""
+def trouble_lines(
+    answer: Mapping[str, Any], conflicts: Sequence[tuple[str, str]] = ()
+) -> list[tuple[str, str]]:
+    """Names and sentences for each trouble of a mount; `conflicts` are put among them."""
     queue, health, outage = answer["queue"], answer.get("health", {}), _outage(answer)
     lines = []
     if outage:
@@ -239,24 +240,24 @@ def _buckets(buckets: list[dict[str, Any]], silent: Mapping[str, Any]) -> list[t
 
 
 def without_details(reason: str) -> str:
-    """Leave out the library's or the server's own words, which --json and the log have."""
+    """A reason without the text of the library or the server, which --json and the log have."""
     return DETAIL.sub(r" (\1)", " ".join(reason.split()))
 
 
 def brief(reason: str) -> str:
-    """Leave out these words, and the end of a long sentence."""
+    """A reason without these details, in at most REASON characters."""
     text = without_details(reason)
     return text if len(text) <= REASON else text[: REASON - 1] + "…"
 
 
 def _without_name(reason: str, path: str) -> str:
-    """The reason in "a/b.wav: not allowed"; a key has the mount's prefix before the path."""
+    """The reason without its path: "not allowed" of "a/b.wav: not allowed". A key has the mount's prefix before it."""
     name, found, said = reason.partition(f"{path.rstrip('/')}: ")
     return said if found and not name.strip("/").count(" ") else reason
 
 
 def _is_of(reason: str, outage: str) -> bool:
-    """True if `reason` repeats the bucket's outage, for whatever name."""
+    """True if `reason` is the bucket's outage with the name of an object."""
     return bool(outage) and brief(reason).rpartition(": ")[2] == outage.rpartition(": ")[2]
 
 

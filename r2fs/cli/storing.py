@@ -40,7 +40,7 @@ def settings_at(target: str | None, config_file: Path | None) -> Settings:
 def store_of(
     settings: Settings, target: str | None, config_file: Path | None, check: bool = True
 ) -> Iterator[RetryingStore]:
-    """The bucket. `check`: credentials, bucket and clock are checked first; without it after an error, for its remedy."""
+    """The bucket. Credentials, bucket and clock are checked first; without `check` only after an error, for its remedy."""
     store = open_store(
         settings.bucket,
         SystemClock(),

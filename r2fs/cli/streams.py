@@ -1,8 +1,7 @@
-"""Standard output and standard error, for every locale.
+"""Standard output and standard error: characters that the terminal's encoding lacks, and the log of a command.
 
-Owns:  the replacement of characters that the terminal's encoding lacks: lines of tables become plain ones,
-       others their escape. So no output ends a command by UnicodeEncodeError.
-Never: changes a character that can be written.
+Characters of tables that cannot be written become plain ones, others their escape, so that no output ends a command
+by UnicodeEncodeError.
 """
 
 from __future__ import annotations
@@ -10,11 +9,16 @@ from __future__ import annotations
 import codecs
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from r2fs.daemon.log_format import HANDLER, LineFormatter
 from r2fs.model.keys import printable
+
+if TYPE_CHECKING:
+    from r2fs.model.settings import Settings
 
 _NAME = "r2fs.plain"
 _OF_BUCKETS = ("r2fs.daemon.starting", "r2fs.store.buckets")  # loggers of the modules that check them
@@ -69,14 +73,14 @@ class EarlyWarnings(logging.Handler):
 
 
 class _Terminal(logging.Handler):
-    """Standard error, with the words of a command."""
+    """Standard error as it is now."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
 
 
 def show_bucket_warnings() -> Callable[[], None]:
-    """Write warnings about the buckets to standard error, too, while the log is a file; return the end of that."""
+    """Write warnings about buckets to standard error, beside a log file, until the returned function is called."""
     handler = _Terminal(logging.WARNING)
     handler.setFormatter(LineFormatter("r2fs: warning: %(message)s"))
     loggers = [logging.getLogger(name) for name in _OF_BUCKETS]
@@ -91,6 +95,19 @@ def show_bucket_warnings() -> Callable[[], None]:
 
 
 early_warnings = EarlyWarnings()
+
+
+def open_log(settings: Settings, level: str) -> None:
+    """Log to the file of the settings, or else to standard error."""
+    from r2fs.daemon import log_format, logs
+
+    hidden, form = settings.bucket.credentials, settings.log_format
+    if settings.log_file is not None:
+        logs.to_file(settings.log_file, level, hidden, "--log-file", form=form)
+        early_warnings.replay()
+    else:
+        logs.to_stderr(level, os.environ, hidden, form)
+    log_format.set_level(level, settings.log_misses)
 
 
 def install_early_warnings() -> None:

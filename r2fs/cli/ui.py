@@ -84,8 +84,8 @@ def _mounts(only: str | None) -> Mounts:
 # ------------------------------------------------------------------ the browser
 @contextmanager
 def _launcher(url: str) -> Iterator[Path]:
-    """A file, of this user alone, that leads to the page: other users see a browser's arguments, and with them an
-    address, but not this file."""
+    """Yield a private file that leads to the page. The arguments of a browser, which other users can read, name the
+    file, and not the secret address."""
     run_dir = places.run_dir(os.environ)[0]
     name = f"ui-{secrets.token_hex(8)}.html"
     text = (
@@ -107,7 +107,7 @@ def _launcher(url: str) -> Iterator[Path]:
 
 
 def _open(page: Path) -> None:
-    """Start a browser, in a process of its own: some, of a terminal, would not return."""
+    """Start a browser in a process of its own: browsers of a terminal return at their end."""
     subprocess.Popen(
         [sys.executable, "-m", "webbrowser", page.as_uri()],
         stdin=subprocess.DEVNULL,

@@ -44,12 +44,12 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
     Example: r2fs umount --timeout 10m ~/studio
     """
     directories = _left_alone(directories)
-    found = known_daemons()
+    found = {daemon.mountpoint: daemon for daemon in known_daemons()}
     worst, failures = DONE, Failures()
     results = []
     for directory in directories:
         try:
-            outcome = _unmount(directory, _daemon_at(directory, found), timeout_s, lazy, as_json)
+            outcome = _unmount(directory, found.get(absolute(directory)), timeout_s, lazy, as_json)
         except NotWaitedFor:
             raise
         except R2fsError as error:
@@ -65,18 +65,17 @@ def command(directories: tuple[str, ...], timeout_s: float | None, lazy: bool, a
 def _unmount(
     directory: str, daemon: Daemon | None, timeout_s: float | None, lazy: bool, quiet: bool
 ) -> dict[str, Any]:
-    if daemon is None:
-        return _without_daemon(directory, lazy)
-    try:
-        return _stop(daemon, timeout_s, lazy, quiet)
-    except DaemonUnreachable:
-        if daemon.alive:
-            raise
-        return _without_daemon(directory, lazy)  # the card of a killed daemon
+    if daemon is not None:
+        try:
+            return _stop(daemon, timeout_s, lazy, quiet)
+        except DaemonUnreachable:
+            if daemon.alive:
+                raise  # else it is the card of a killed daemon
+    return _without_daemon(directory, lazy)
 
 
 def _left_alone(directories: tuple[str, ...]) -> tuple[str, ...]:
-    """Leave the directories, if this command runs in one, and return absolute paths: it must be no user of the mount."""
+    """Change the working directory if it is in one of these mounts, which it would keep in use; return absolute paths."""
     try:
         here = os.getcwd()
     except FileNotFoundError:
@@ -86,11 +85,6 @@ def _left_alone(directories: tuple[str, ...]) -> tuple[str, ...]:
         return directories
     os.chdir("/")
     return paths
-
-
-def _daemon_at(directory: str, found: list[Daemon]) -> Daemon | None:
-    path = absolute(directory)
-    return next((daemon for daemon in found if daemon.mountpoint == path), None)
 
 
 def _stop(daemon: Daemon, timeout_s: float | None, lazy: bool, quiet: bool) -> dict[str, Any]:

@@ -1,13 +1,9 @@
-"""Unsent files and deletes of unmounted state directories, for `r2fs status`.
-
-Owns:  the words. daemon/state_directories.py finds the directories.
-Never: changes a state directory.
-"""
+"""Unsent files and deletes of unmounted state directories, for `r2fs status`."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from r2fs.cli import show
@@ -59,7 +55,7 @@ def _amount(state: StateDirectory) -> tuple[str, str]:
 
 def as_data(state: StateDirectory) -> dict[str, Any]:
     """An entry of `status --json`, beside those of mounts."""
-    pending, record = state.pending, state.record
+    record = state.record
     return {
         "mount": {
             "mountpoint": record.mountpoint if record else None,
@@ -70,15 +66,7 @@ def as_data(state: StateDirectory) -> dict[str, Any]:
             "state_dir": str(state.path),
             "error": sentence(state),
         },
-        "pending": {
-            "files": pending.files,
-            "directories": pending.directories,
-            "bytes": pending.bytes,
-            "deletes": pending.deletes,
-            "parked": pending.parked,
-            "oldest_at_s": pending.oldest_at_s,
-            "error": pending.error,
-        },
+        "pending": asdict(state.pending),
         "command": state.remedy,
         "keys": record.keys if record else "",
     }

@@ -1,8 +1,4 @@
-"""Parsing of commands: options given once, and suggestions for unknown command names.
-
-Owns:  subclasses of click's classes.
-Never: does a command's work.
-"""
+"""Parsing of commands: options given once, and suggestions for unknown command names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The version in words: of r2fs, its commit if that is known, and the kernel with the features of its release."""
+"""Texts of `r2fs --version`: the version and commit of r2fs, and the kernel's release with its features of FUSE."""
 
 from __future__ import annotations
 

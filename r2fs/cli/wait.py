@@ -1,4 +1,4 @@
-"""`r2fs wait`: a receipt. Exit code 0 means that the bucket holds exactly the bytes of the named files."""
+"""`r2fs wait`: return when the bucket holds exactly the bytes of files."""
 
 from __future__ import annotations
 

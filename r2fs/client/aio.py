@@ -1,6 +1,6 @@
-"""The same calls for asyncio: each runs in a thread of the loop's executor.
+"""The calls of Client for asyncio: each runs in a thread of the loop's executor.
 
-A cancelled call stops waiting; what it began is carried out.
+A cancelled call stops waiting; the work that it began is carried out.
 """
 
 from __future__ import annotations

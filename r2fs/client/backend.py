@@ -1,4 +1,4 @@
-"""Backend: what the module asks of a mount, or of a store in a process of its own."""
+"""Backend: the protocol that Client has with a mount, or with a store in a process of its own."""
 
 from __future__ import annotations
 

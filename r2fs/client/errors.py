@@ -1,18 +1,15 @@
-"""Errors of r2fs.client: what a program decides by.
+"""Errors of r2fs.client, and their tables from the errors of r2fs and from errno.
 
-Owns:  the tree below, and the table from r2fs's own errors and from errno.
-Never: imports more than the standard library and r2fs.model.
-
-    Error
-    ├── NotFound       no such object; a FileNotFoundError too
-    ├── AccessDenied   key, secret or permission; a PermissionError too
-    ├── Unavailable    the bucket or the daemon does not answer now; a ConnectionError too
-    ├── NotConfirmed   not in the bucket when time was up; a TimeoutError too. The change stays on its way
-    ├── Refused        the bucket will not do this, however often it is tried
-    │   ├── BucketMissing
-    │   └── Replaced   the bucket holds another version of the object, or none: another writer was there
-    ├── InvalidTarget  a text that is no key, or a path outside of the mount; a ValueError too
-    └── Misconfigured  the settings name no bucket, or have a wrong value
+Error
+├── NotFound       no such object; a FileNotFoundError too
+├── AccessDenied   key, secret or permission; a PermissionError too
+├── Unavailable    the bucket or the daemon does not answer now; a ConnectionError too
+├── NotConfirmed   not in the bucket when time was up; a TimeoutError too. The change stays on its way
+├── Refused        the bucket will not do this, however often it is tried
+│   ├── BucketMissing
+│   └── Replaced   the bucket holds another version of the object, or none: another writer was there
+├── InvalidTarget  a text that is no key, or a path outside of the mount; a ValueError too
+└── Misconfigured  the settings name no bucket, or have a wrong value
 """
 
 from __future__ import annotations
@@ -29,40 +26,31 @@ class Error(Exception):
     """Base of all. The message names the object and, if possible, the remedy."""
 
 
-class NotFound(Error, FileNotFoundError):
-    pass
+class NotFound(Error, FileNotFoundError): ...
 
 
-class AccessDenied(Error, PermissionError):
-    pass
+class AccessDenied(Error, PermissionError): ...
 
 
-class Unavailable(Error, ConnectionError):
-    pass
+class Unavailable(Error, ConnectionError): ...
 
 
-class NotConfirmed(Error, TimeoutError):
-    pass
+class NotConfirmed(Error, TimeoutError): ...
 
 
-class Refused(Error):
-    pass
+class Refused(Error): ...
 
 
-class BucketMissing(Refused):
-    pass
+class BucketMissing(Refused): ...
 
 
-class Replaced(Refused):
-    pass
+class Replaced(Refused): ...
 
 
-class InvalidTarget(Error, ValueError):
-    pass
+class InvalidTarget(Error, ValueError): ...
 
 
-class Misconfigured(Error):
-    pass
+class Misconfigured(Error): ...
 
 
 # The first match counts.

@@ -1,8 +1,7 @@
 """A mount as the backend: bytes by plain files, everything else over the daemon's control socket.
 
 Owns:    the path of a key; uploads under a name of their own until they are whole.
-Never:   imports the engine or a store.
-Threads: no state but the daemon's card: any number at once.
+Threads: any; a Mounted is constant.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from r2fs.daemon.receipt import Outcome, Receipt, confirm
 from r2fs.model import amounts
 from r2fs.model.errors import R2fsError
 from r2fs.model.keys import printable
+from r2fs.model.values import asdict
 
 COPY_BYTES = 1 << 20
 TYPE = "user.mime_type"  # the attribute that is the object's Content-Type
@@ -62,16 +62,13 @@ class Mounted:
 
     def url(self, target: Target, wish: UrlWish) -> str:
         path = self._path(target)
-        within = self._within(path)
-        request = {
-            "expires_s": wish.expires_s, "public": wish.public, "put": wish.put, "download": wish.download,
-        }  # fmt: skip
+        request = {"path": self._within(path), **asdict(wish)}
         try:
-            return str(self._ask("url", path=within, **request)[SIGNED_URL])
+            return str(self._ask("url", **request)[SIGNED_URL])
         except errors.NotFound:  # perhaps not known yet: the mount has not looked into this directory
             with self._named(path):
                 os.stat(path)
-            return str(self._ask("url", path=within, **request)[SIGNED_URL])
+            return str(self._ask("url", **request)[SIGNED_URL])
 
     def delete(self, target: Target) -> None:
         path = self._path(target)

@@ -1,4 +1,4 @@
-"""A store in a process of its own as the backend, where there is no mount.
+"""A store in a process of its own: the backend where there is no mount.
 
 Owns:    the choice of the interpreter, and the process, started by the first request and again if it ended.
 Never:   imports boto3: the process does.
@@ -29,6 +29,7 @@ from r2fs.daemon.protocol import SIGNED_URL, Message, decode, encode, raise_fail
 from r2fs.model.addresses import LONGEST_URL_S
 from r2fs.model.keys import check_key, printable
 from r2fs.model.settings import Bucket
+from r2fs.model.values import asdict
 
 PYTHON = "R2FS_PYTHON"  # the interpreter of an environment that has r2fs with all that it depends on
 OLDEST_BOTO3 = (1, 36)
@@ -54,14 +55,8 @@ class StoreClient:
         with ExitStack() as closing:
             file = _with_descriptor(source, closing)
             start, size = file.tell(), os.fstat(file.fileno()).st_size
-            answer = self._ask(
-                "put",
-                file.fileno(),
-                key=key,
-                content_type=content_type,
-                start=start,
-                size=max(0, size - start),
-            )
+            about = {"key": key, "content_type": content_type, "start": start, "size": max(0, size - start)}
+            answer = self._ask("put", file.fileno(), **about)
         self._confirmed(key, str(answer["etag"]))
         return key
 
@@ -72,15 +67,7 @@ class StoreClient:
     def url(self, target: Target, wish: UrlWish) -> str:
         if not wish.public and not 1 <= wish.expires_s <= LONGEST_URL_S:
             raise errors.InvalidTarget(f"a presigned URL lives from 1 s to {LONGEST_URL_S} s (7 days)")
-        answer = self._ask(
-            "url",
-            key=self._key(target),
-            expires_s=wish.expires_s,
-            public=wish.public,
-            put=wish.put,
-            download=wish.download,
-        )
-        return str(answer[SIGNED_URL])
+        return str(self._ask("url", key=self._key(target), **asdict(wish))[SIGNED_URL])
 
     def delete(self, target: Target) -> None:
         key = self._key(target)
@@ -212,7 +199,7 @@ def program(environ: Mapping[str, str]) -> Sequence[str]:
 
 
 def has_boto3() -> bool:
-    """True if this environment's boto3 can serve r2fs. Imports nothing."""
+    """True if this environment has a boto3 that r2fs can use."""
     try:
         version = metadata.version("boto3").split(".")
         return (int(version[0]), int(version[1])) >= OLDEST_BOTO3

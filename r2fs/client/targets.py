@@ -1,8 +1,5 @@
 """Targets: the ways in which a program names an object.
 
-Owns:  the difference between a key and a path.
-Never: asks a daemon or a bucket.
-
 A `Path`, or a text that begins with `/`, is a path in a mount. Any other text is a key, or a URL r2://BUCKET/KEY.
 """
 
@@ -21,13 +18,13 @@ Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Bi
 
 
 def path_of(target: Target) -> str | None:
-    """The path that `target` is; None for a key or a URL."""
+    """The path of a target that is one; None for a key or a URL."""
     text = os.fspath(target)
     return text if isinstance(target, PurePath) or text.startswith("/") else None
 
 
 def key_of(target: Target) -> Address:
-    """The key that `target` is. InvalidTarget for a path."""
+    """The key of a target. InvalidTarget for a path."""
     if path_of(target) is not None:
         raise InvalidTarget(
             f"{printable(os.fspath(target))} is a path, and is in no mount of r2fs: without a mount, objects are named "

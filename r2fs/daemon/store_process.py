@@ -16,17 +16,17 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
 from r2fs import __version__
-from r2fs.bulk import transfer
 from r2fs.daemon.control import Spawn
 from r2fs.daemon.protocol import SIGNED_URL, Message, decode, encode, failure
+from r2fs.disk.body import FileBody
 from r2fs.model import mime
 from r2fs.model.addresses import UrlRequest, public_url
-from r2fs.model.errors import InvalidArgument, R2fsError, SettingsError
+from r2fs.model.errors import InvalidArgument, R2fsError, SettingsError, StoreError
 from r2fs.model.ports import ObjectStore
 from r2fs.model.records import ObjectMeta
 from r2fs.model.settings import Settings
@@ -91,15 +91,12 @@ class StoreProcess:
     def _put(self, message: Message, fd: int) -> Mapping[str, object]:
         key, start, size = str(message["key"]), int(message["start"]), int(message["size"])
         kind = message["content_type"] or mime.content_type(key, os.pread(fd, mime.SNIFF_BYTES, start))
-        return {
-            "etag": transfer.upload(
-                self._store, key, fd, start, size, ObjectMeta(str(kind)), self._settings
-            )
-        }  # fmt: skip
+        return {"etag": _upload(self._store, key, fd, start, size, ObjectMeta(str(kind)), self._settings)}
 
     def _get(self, message: Message, fd: int) -> Mapping[str, object]:
-        with open(fd, "wb", closefd=False) as file:
-            return {"etag": transfer.download(self._store, str(message["key"]), file.write).etag}
+        with open(fd, "wb", closefd=False) as file, self._store.get(str(message["key"])) as answer:
+            file.writelines(answer.chunks())
+            return {"etag": answer.info.etag}
 
     def _head(self, message: Message, fd: int) -> Mapping[str, object]:
         found = self._store.head(str(message["key"]))
@@ -119,3 +116,25 @@ class StoreProcess:
             return {SIGNED_URL: public_url(base, key)}
         wish = UrlRequest(int(message["expires_s"]), bool(message["put"]), message["download"])
         return {SIGNED_URL: self._store.presign(key, wish).url}
+
+
+def _upload(
+    store: ObjectStore, key: str, fd: int, start: int, size: int, meta: ObjectMeta, settings: Settings
+) -> str:
+    """Store `size` bytes of `fd` from `start` on; return the ETag. A failed upload leaves neither object nor parts."""
+    if size < settings.multipart_threshold:
+        return store.put(key, FileBody(fd, start, size), meta)
+    part_size = store.limits.part_size(size, settings.part_size)
+    upload_id = store.create_upload(key, meta)
+    try:
+        parts = [
+            store.put_part(
+                key, upload_id, number, FileBody(fd, start + at, min(part_size, size - at))
+            )
+            for number, at in enumerate(range(0, size, part_size), 1)
+        ]  # fmt: skip
+        return store.complete_upload(key, upload_id, parts)
+    except BaseException:
+        with suppress(StoreError):  # the bucket's own rule ends it
+            store.abort_upload(key, upload_id)
+        raise

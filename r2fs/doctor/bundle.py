@@ -1,8 +1,7 @@
-"""Bundle: one archive with all that a helper needs, and no secret.
+"""Bundle: an archive of findings, settings, status and logs, without secrets.
 
-Owns:    the members, and the redaction of each.
-Never:   overwrites a file; writes a member in which a secret of this process is left.
-Fails:   R2fsError, and no archive is left.
+Never: overwrites a file; writes a member that holds a secret of this process.
+Fails: R2fsError, and no archive is left.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from r2fs.doctor.findings import Finding
 from r2fs.drivers import kmount
 from r2fs.model import owned_paths, redaction
 from r2fs.model.errors import LocalError, R2fsError
-from r2fs.model.values import dataclass
+from r2fs.model.values import asdict, dataclass
 
 LOG_BYTES: Final = 1 << 20  # of the end of each log
 JOURNAL_LINES: Final = 2000
@@ -84,7 +83,7 @@ def _add(archive: tarfile.TarFile, name: str, text: str) -> None:
 
 
 def _members(contents: Contents, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    yield "findings.json", _json([each.as_data() for each in contents.findings])
+    yield "findings.json", _json([asdict(each) for each in contents.findings])
     yield "settings.json", _json(contents.settings)
     yield "status.json", _json(contents.status)
     yield "host.json", _json(_host(environ))

@@ -1,7 +1,4 @@
-"""Checks of what lies on this host's disk: the journal, the cache, and unsent changes that no mount sends.
-
-Never: changes anything; reads another user's directories.
-"""
+"""Checks of this host's disk: the journal, the cache, and unsent changes of unmounted buckets. Read-only."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Checks of the way to a bucket: name, connection, TLS and this host's clock. No credentials are used.
-
-Never: sends a signed request.
-"""
+"""Checks of the network path to a bucket: name, connection, TLS and this host's clock. Without credentials."""
 
 from __future__ import annotations
 
@@ -58,7 +55,7 @@ def checks(endpoint: Endpoint) -> Iterator[Finding]:
 
 
 def account(host: str) -> Finding | None:
-    """The failed check of a host of R2 whose account cannot be one; None otherwise."""
+    """The failed check of an endpoint of R2 with a malformed account id; None otherwise."""
     if not host.endswith("." + R2_DOMAIN):
         return None
     labels = host.removesuffix("." + R2_DOMAIN).split(".")

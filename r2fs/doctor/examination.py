@@ -1,12 +1,9 @@
-"""Examination: every check in the order in which a cause comes before its effects.
-
-Owns:  which checks run for a bucket, for a directory in place of one, and without any.
-Never: prints.
-"""
+"""Examination: the checks of a bucket, of a directory in place of one, or of this host alone, causes first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +61,5 @@ def _bucket(bucket: Bucket, write_test: bool) -> Iterator[Finding]:
     except R2fsError as error:
         yield of_error("settings", error)
         return
-    try:
+    with closing(store):
         yield from BucketChecks(bucket, store, way).run(write_test)
-    finally:
-        store.close()

@@ -1,13 +1,9 @@
-"""Findings: the result of one check each, and the exit code of all.
-
-Owns:  the three levels, the remedy of each error class, and the order of exit codes.
-Never: checks anything.
-"""
+"""Findings: the results of checks, with the remedy of each error class, and the exit code of all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum
+from enum import StrEnum
 from typing import Final
 
 from r2fs.model.errors import (
@@ -26,7 +22,7 @@ from r2fs.model.errors import (
 from r2fs.model.values import dataclass
 
 
-class Level(Enum):
+class Level(StrEnum):
     OK = "ok"
     WARNING = "warning"
     FAILED = "failed"
@@ -41,15 +37,6 @@ class Finding:
     text: str
     remedy: str = ""
     exit_code: int = 0  # of the command, if this is the first failed check
-
-    def as_data(self) -> dict[str, object]:
-        return {
-            "check": self.check,
-            "level": self.level.value,
-            "text": self.text,
-            "remedy": self.remedy,
-            "exit_code": self.exit_code,
-        }
 
 
 def ok(check: str, text: str) -> Finding:

@@ -1,8 +1,4 @@
-"""Objects at keys that a mount cannot show: the names among the keys of a flat listing.
-
-Owns:  the reasons. The rules of names are `model/keys.py`'s, as the engine applies them to a directory's listing.
-Never: sends a request.
-"""
+"""Objects whose keys a mount cannot show, with the reasons, by the rules of names in model/keys.py."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ BYTES_AT_DIRECTORY = "bytes at a directory's own key (readable as .r2fs-director
 
 @dataclass(slots=True)
 class HiddenKeys:
-    """Collects the keys of all pages; `found` then tells those that are not shown, each with its reason."""
+    """Collects the keys of all pages of a listing."""
 
     prefix: str
     seen: int = 0
@@ -59,7 +55,7 @@ class HiddenKeys:
             self._directories.add(nfc("/".join(parts[:number])))
 
     def found(self) -> dict[str, str]:
-        """Keys that a mount does not show, and why."""
+        """The keys that a mount does not show, each with the reason."""
         hidden, names = dict(self._hidden), set[str]()
         for path, key in self._files:
             if path in self._directories:

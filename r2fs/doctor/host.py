@@ -35,9 +35,7 @@ FEATURES: Final = (
     (Init.EXPLICIT_INVAL_DATA, kernel_features.PAGES),
 )
 SAMPLE_BYTES: Final = 16 * MIB
-SLOW_BYTES_S: Final = (
-    20 * MIB
-)  # below it a close() is felt: the bytes are written and synced before it returns
+SLOW_BYTES_S: Final = 20 * MIB  # below it a close() is felt, which waits until the bytes are synced
 LOW_BYTES: Final = 512 * MIB
 
 
@@ -60,14 +58,12 @@ def kernel(settings: Settings | None) -> Iterator[Finding]:
         yield of_error("kernel", error, "a trial mount fails: ")
         return
     has = [name for flag, name in FEATURES if found.has(flag)]
-    lacks = [
-        f"{name} (Linux {kernel_features.SINCE[name]})" for flag, name in FEATURES if not found.has(flag)
-    ]
-    text = f"Linux {platform.release()}, FUSE {found.version[0]}.{found.version[1]}: {', '.join(has) or 'none of the features'}"
+    lacks = [f"{name} (Linux {kernel_features.SINCE[name]})" for _, name in FEATURES if name not in has]
+    version = ".".join(map(str, found.version))
+    text = f"Linux {platform.release()}, FUSE {version}: {', '.join(has) or 'none of the features'}"
     if lacks:
-        yield warning(
-            "kernel", f"{text}; without {', '.join(lacks)}", "a newer kernel makes the mount faster"
-        )
+        text += f"; without {', '.join(lacks)}"
+        yield warning("kernel", text, "a newer kernel makes the mount faster")
     else:
         yield ok("kernel", text)
     try:
@@ -88,10 +84,8 @@ def kernel(settings: Settings | None) -> Iterator[Finding]:
 # ------------------------------------------------------------------ directories
 def directories(settings: Settings) -> Iterator[Finding]:
     """Owner, space and speed of the cache's and the state's directory, or of what will hold them."""
-    wanted = {"cache": settings.cache_size, "state": 0}
-    for what, size in wanted.items():
-        path: Path = getattr(settings, f"{what}_dir")
-        yield _directory(what, path, size)
+    yield _directory("cache", settings.cache_dir, settings.cache_size)
+    yield _directory("state", settings.state_dir, 0)
 
 
 def _directory(what: str, path: Path, wanted: int) -> Finding:

@@ -1,6 +1,6 @@
 """Checks of the mounts of this host: the answer of each daemon, and each mount without one.
 
-Never: sends a request to a mount; starts or stops a daemon.
+Never: makes a call in a mount, which may hang.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Seen:
 
 
 def look(environ: Mapping[str, str], run_dir: Path | None, source: str | None = None) -> Seen:
-    """Look at all mounts; with `source`, the URL of a bucket, of the mounts without a daemon at those of this bucket."""
+    """Check all mounts; with `source`, the URL of a bucket, only its mounts among those without a daemon."""
     status: list[dict[str, Any]] = []
     findings: list[Finding] = []
     found = client.daemons(environ, run_dir)

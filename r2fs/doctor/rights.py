@@ -1,19 +1,20 @@
-"""Checks of a bucket by its own requests: what these credentials may do, and what the bucket holds.
+"""Checks of a bucket by requests: the rights of these credentials, and the content of the bucket.
 
-Owns:    the order of the requests, and the sentences that tell wrong bucket, key, permission, clock and account apart.
-Never:   writes, but for one probe object of its own with `write_test`; deletes any other object.
+Never: writes or deletes an object, except for one probe object of its own with `write_test`.
 """
 
 from __future__ import annotations
 
-import io
 import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from r2fs.disk.body import MemoryBody
 from r2fs.doctor.endpoint import siblings
 from r2fs.doctor.findings import Finding, failed, of_error, ok, warning
 from r2fs.doctor.hidden_keys import HiddenKeys
@@ -30,7 +31,7 @@ from r2fs.model.errors import (
     Retryable,
 )
 from r2fs.model.keys import printable
-from r2fs.model.ports import ObjectStore, SystemClock
+from r2fs.model.ports import ObjectStore, SystemClock, pages
 from r2fs.model.records import Condition, ObjectInfo, ObjectMeta
 from r2fs.model.settings import Bucket
 from r2fs.store import open_store
@@ -101,14 +102,12 @@ class BucketChecks:
     def _jurisdiction(self) -> str | None:
         """The jurisdiction at whose endpoint the bucket answers these credentials; None: at no other one."""
         for name, other in siblings(self._bucket):
-            store = open_store(other, SystemClock())
-            try:
-                store.check()
-            except R2fsError:
-                continue
-            finally:
-                store.close()
-            return name
+            with closing(open_store(other, SystemClock())) as store:
+                try:
+                    store.check()
+                    return name
+                except R2fsError:
+                    continue
         return None
 
     def _visible(self) -> str:
@@ -117,13 +116,11 @@ class BucketChecks:
             return ""
         from r2fs.store.s3.admin import BucketAdmin
 
-        admin = BucketAdmin(self._bucket, SystemClock())
-        try:
-            return ", ".join(map(printable, admin.buckets()[:20]))
-        except R2fsError:
-            return ""  # most tokens of R2 are for one bucket
-        finally:
-            admin.close()
+        with closing(BucketAdmin(self._bucket, SystemClock())) as admin:
+            try:
+                return ", ".join(map(printable, admin.buckets()[:20]))
+            except R2fsError:
+                return ""  # most tokens of R2 are for one bucket
 
     # ------------------------------------------------------------------ rights
     def _first_object(self) -> ObjectInfo | None:
@@ -133,13 +130,11 @@ class BucketChecks:
     def _reading(self, first: ObjectInfo | None) -> Iterator[Finding]:
         check = "permission to read"
         if first is None:
-            yield warning(
-                check,
-                f"not tried: {self._bucket.url} has no object with bytes",
-                "store an object, or add --write-test",
-            )
-            return
-        yield _attempt(check, f"{printable(first.key)} can be read", lambda: _read(self._store, first.key, 1))
+            text = f"not tried: {self._bucket.url} has no object with bytes"
+            yield warning(check, text, "store an object, or add --write-test")
+        else:
+            says = f"{printable(first.key)} can be read"
+            yield _attempt(check, says, lambda: _read(self._store, first.key, 1))
 
     def _writing(self) -> Iterator[Finding]:
         """Store, read and delete one probe object under a name of its own."""
@@ -147,18 +142,16 @@ class BucketChecks:
         store = self._store
 
         def put() -> None:
-            store.put(key, Body(PROBE_BYTES), ObjectMeta("text/plain"), condition=Condition.absent())
+            store.put(key, MemoryBody(PROBE_BYTES), ObjectMeta("text/plain"), condition=Condition.absent())
 
         wrote = _attempt("permission to write", "an object can be stored", put)
         yield wrote
         if wrote.exit_code:
             return
         try:
-            same = _read(store, key, len(PROBE_BYTES)) == PROBE_BYTES
-            if not same:
-                yield failed(
-                    "write test", f"{key} came back with other bytes", "check proxies and the service"
-                )
+            if _read(store, key, len(PROBE_BYTES)) != PROBE_BYTES:
+                text = f"{key} came back with other bytes"
+                yield failed("write test", text, "check proxies and the service")
         except R2fsError as error:
             yield of_error("write test", error, f"{key} was stored and cannot be read: ")
         finally:
@@ -215,43 +208,37 @@ class BucketChecks:
         from r2fs.store.s3.admin import BucketAdmin
 
         check = "unfinished uploads"
-        admin = BucketAdmin(self._bucket, SystemClock())
-        try:
-            found, whole = admin.uploads()
-        except R2fsError as error:
-            yield warning(check, f"not looked for: {error}", "a token that may list them shows their number")
-            return
-        finally:
-            admin.close()
+        with closing(BucketAdmin(self._bucket, SystemClock())) as admin:
+            try:
+                found, whole = admin.uploads()
+            except R2fsError as error:
+                remedy = "a token that may list them shows their number"
+                yield warning(check, f"not looked for: {error}", remedy)
+                return
         if not found:
             yield ok(check, "none")
             return
         age_s = max(0.0, time.time() - min(each.begun_s for each in found))
-        text = f"{'' if whole else 'at least '}{amounts.counted(len(found), 'multipart upload')}, the oldest {amounts.seconds(age_s)} old"
-        if age_s < OLD_UPLOAD_S:
-            yield ok(check, text)
-        else:
-            yield warning(
-                check,
-                text,
-                "their parts are billed: a lifecycle rule AbortIncompleteMultipartUpload ends them (r2fs bucket lifecycle set)",
-            )
+        count = f"{'' if whole else 'at least '}{amounts.counted(len(found), 'multipart upload')}"
+        text = f"{count}, the oldest {amounts.seconds(age_s)} old"
+        rule = "a lifecycle rule AbortIncompleteMultipartUpload ends them (r2fs bucket lifecycle set)"
+        yield (
+            ok(check, text)
+            if age_s < OLD_UPLOAD_S
+            else warning(check, text, f"their parts are billed: {rule}")
+        )
 
     def _hidden_keys(self) -> Iterator[Finding]:
-        check, hidden, token = "hidden objects", HiddenKeys(self._bucket.prefix), None
+        check, hidden, more = "hidden objects", HiddenKeys(self._bucket.prefix), False
         try:
-            for _ in range(PAGES):
-                page = self._store.list_page(self._bucket.prefix, token=token)
+            for page in islice(pages(self._store, self._bucket.prefix), PAGES):
                 hidden.add(page.objects)
-                token = page.token
-                if token is None:
-                    break
+                more = page.token is not None
         except R2fsError as error:
             yield of_error(check, error)
             return
-        among = (
-            f"of the first {hidden.seen} objects" if token else f"of {amounts.counted(hidden.seen, 'object')}"
-        )
+        counted = amounts.counted(hidden.seen, "object")
+        among = f"of the first {counted}" if more else f"of {counted}"
         found = hidden.found()
         if not found:
             yield ok(check, f"none {among}")
@@ -263,13 +250,6 @@ class BucketChecks:
             f"{len(found)} {among} cannot be shown by a mount ({reasons}), such as {keys}",
             "r2fs migrate gives objects other keys",
         )
-
-
-class Body(io.BytesIO):
-    """Bytes of a request."""
-
-    def __len__(self) -> int:
-        return len(self.getbuffer())
 
 
 def _read(store: ObjectStore, key: str, length: int) -> bytes:

@@ -12,4 +12,3 @@ PARTLY_HERE: Final = 14  # some of the files are not on this host
 DEFECT: Final = 70  # of r2fs
 SOMETHING_LEFT: Final = 75  # changes are not yet in the bucket; "try again later" of sysexits.h
 INTERRUPTED: Final = 130
-PIPE_CLOSED: Final = 141

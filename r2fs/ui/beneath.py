@@ -1,8 +1,7 @@
-"""Beneath: directories and files of a mount, opened by a path from a request, and none outside of the mount.
+"""Files and directories of a mount, opened by a path from a request, part by part, and none outside of the mount.
 
-Owns:  the form of a path in a request; the walk to it, part by part.
-Never: follows a symbolic link, also one inside the mount; crosses into another file system.
-Fails: InvalidArgument for what is no path, NotFound, AccessRefused, NotADirectory, ReadFailed.
+Never: follows a symbolic link; crosses into another file system.
+Fails: InvalidArgument for a malformed path, NotFound, AccessRefused, NotADirectory, ReadFailed.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ def _check_device(fd: int, device: int, path: str) -> None:
 
 @contextmanager
 def errors(path: str) -> Iterator[None]:
-    """Raise errors of the system as those of r2fs, which name the path."""
+    """Raise an OSError as an error of r2fs that names the path."""
     name = printable(path) or "/"
     try:
         yield

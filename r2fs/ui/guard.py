@@ -1,7 +1,4 @@
-"""Guard: refuses the requests of other users, of web pages, and of programs that guess.
-
-Owns:  the token in the page's address, and the test of Host, Origin and Sec-Fetch-Site.
-Never: looks at what a request wants: a request that passes may do all that the page can.
+"""Guard: refuses requests of other users and of other web pages, by the token, Host, Origin and Sec-Fetch-Site.
 
 A web page may send requests to loopback, also under a name of its own that resolves to loopback: its Host or Origin is
 not the page's. Another user of this host may send any header: that user lacks the token.
@@ -37,7 +34,7 @@ class Guard:
         redaction.hide(self.token)
 
     def refusal(self, method: str, path: str, headers: Headers) -> Refusal | None:
-        """Return why the request is refused; None: it is the page's."""
+        """The reason to refuse a request; None for one of the page."""
         host = headers.get("Host")
         if host is None or not is_own_name(host):
             return Refusal(HTTPStatus.FORBIDDEN, "not a name of this host")

@@ -47,7 +47,7 @@ class Mounts:
         without_daemon: Callable[[], Sequence[Served]],
         troubles: Callable[[Answer], Sequence[tuple[str, str]]],
     ) -> None:
-        """`troubles` returns names and sentences for what is wrong with a mount, from its status."""
+        """`troubles` returns names and sentences for the troubles in a mount's status."""
         # constant
         self._running = running
         self._without_daemon = without_daemon
@@ -152,7 +152,7 @@ def served(daemon: Daemon) -> Served:
 
 
 def ask(daemon: Daemon, op: str, **arguments: object) -> Answer:
-    """The last answer to a request. DaemonUnreachable for one that cannot be read, too."""
+    """The last answer to a request."""
     return ask_all(daemon, op, **arguments)[-1]
 
 
@@ -163,7 +163,7 @@ def ask_all(daemon: Daemon, op: str, **arguments: object) -> list[Answer]:
 
 @contextmanager
 def understood(daemon: Daemon) -> Iterator[None]:
-    """Raise DaemonUnreachable for an answer that lacks a field, or is of another form: another version's."""
+    """Raise DaemonUnreachable for an answer of another form: a daemon of another version."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:

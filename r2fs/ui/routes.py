@@ -1,7 +1,5 @@
 """Routes: the requests that the page sends, and their answers in JSON.
 
-Owns:  the names and parameters of the routes, and the status of each error.
-Never: opens a socket; answers a request that the guard has not passed.
 Fails: InvalidArgument for a parameter that is missing or of another form; the errors of takes.py and mounts.py.
 """
 

@@ -12,19 +12,20 @@ import errno
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
 from socketserver import ThreadingMixIn
 from threading import BoundedSemaphore
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from r2fs.daemon.loopback import LoopbackServer
 from r2fs.model.errors import InvalidArgument, R2fsError
 from r2fs.model.mime import content_type
-from r2fs.ui import beneath, ranges
+from r2fs.ui import beneath
 from r2fs.ui.guard import Guard
 from r2fs.ui.mounts import Mounts, failure
 from r2fs.ui.routes import Routes, status_of
@@ -35,9 +36,7 @@ ADDRESS: Final = "127.0.0.1"
 CONNECTIONS: Final = 32  # a browser opens six; each may wait for a mount
 PLAYERS: Final = 8  # files read at once: a mount that hangs leaves connections for the other requests
 CLIENT_S: Final = 30.0  # of silence between requests
-PLAYER_S: Final = (
-    5.0  # a player that pauses asks again for the rest: its file does not stay open, and in the way of umount
-)
+PLAYER_S: Final = 5.0  # a player that pauses asks again later: its open file would be in the way of umount
 MAX_BODY: Final = 1 << 16  # bytes of a POST
 CHUNK: Final = 1 << 16  # bytes of a read
 
@@ -61,7 +60,38 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 FILE_POLICY: Final = {"Content-Security-Policy": "default-src 'none'; sandbox"}
+
+
+class Extent(NamedTuple):
+    start: int
+    stop: int  # the byte after the last
+
+
+class Unsatisfiable(Exception):
+    """No byte of the range is in the file."""
+
+
+def parse_range(header: str | None, size: int) -> Extent | None:
+    """The range of a Range header (RFC 9110, section 14) for a file of `size` bytes; None: all of the file, also for
+    several ranges.
+
+    >>> [parse_range(text, 10) for text in ("bytes=2-", "bytes=-3", "bytes=0-99", "bytes=0-1,4-5")]
+    [Extent(start=2, stop=10), Extent(start=7, stop=10), Extent(start=0, stop=10), None]
+    """
+    found = _RANGE.fullmatch((header or "").strip())
+    if found is None or not (found[1] or found[2]):
+        return None
+    if not found[1]:
+        start, stop = max(0, size - int(found[2])), size
+    else:
+        start, stop = int(found[1]), min(size, int(found[2]) + 1 if found[2] else size)
+        if found[2] and int(found[2]) < start:
+            return None  # no range at all, which a server ignores
+    if start >= stop:
+        raise Unsatisfiable
+    return Extent(start, stop)
 
 
 class PageServer(ThreadingMixIn, LoopbackServer):
@@ -218,8 +248,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not kind.startswith(MEDIA):
             headers["Content-Disposition"] = "attachment"
         try:
-            extent = ranges.parse(self.headers.get("Range"), size)
-        except ranges.Unsatisfiable:
+            extent = parse_range(self.headers.get("Range"), size)
+        except Unsatisfiable:
             self._send(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, {**headers, "Content-Range": f"bytes */{size}"}, b"")  # fmt: skip
             return
         start, stop = extent or (0, size)

@@ -1,13 +1,13 @@
 """Takes: the versions of one file that two hosts wrote at the same time, side by side, and the choice among them.
 
-Owns:    the choice: one take gets the file's name, each other a name of its own, or is deleted if the person says so.
-Never:   replaces a file, or removes one that is not, by evidence, the one that the person has seen; the file's name is
-         never missing.
+Owns:    the choice: one take gets the file's name, each other a name of its own, or is deleted on request.
+Never:   replaces a file; removes a file whose evidence is not that of the take that was shown; leaves the file's name
+         without a file.
 Fails:   Busy where a take was changed meanwhile: nothing is lost, and the page shows the takes anew; the errors of
          beneath.py.
 
-All is done by rename(2) and unlink(2) in the mount or the mirror's directory, as any program does it: a crash between two steps leaves each take
-under one of the names.
+Takes are renamed and unlinked in the mount or the mirror's directory, as by any program: a crash between two steps
+leaves each take under one of the names.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PLAYED = ("audio/", "video/")  # beginnings of content types that have a player
 
 
 def original_of(copy: str) -> str:
-    """Path of the file that a conflict copy is of; the copy's own path if the name does not tell of any."""
+    """The path of the file of a conflict copy; the copy's own path if its name is not that of a conflict copy."""
     above, slash, name = copy.rpartition("/")
     original = conflict_original(name)
     return copy if original is None or not is_name(original) else above + slash + original
@@ -243,6 +243,6 @@ def _lstat(directory: int, name: str) -> os.stat_result:
 
 
 def _evidence(found: os.stat_result) -> str:
-    """Size, time and inode of a file: another content has another text. A rename does not change it."""
+    """Size, time and inode of a file as text: it changes with the content, and not by a rename."""
     of = Local.of(found)
     return f"{of.size}-{of.mtime_ns}-{of.ino}"

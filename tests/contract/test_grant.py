@@ -28,8 +28,9 @@ from r2fs.model.settings import Bucket, Credentials
 from r2fs.store import open_store
 from r2fs.store.s3.grant import Wish, grant, policy
 from r2fs.store.s3.session import frozen_key, open_session
-from tests.mount.daemons import run_r2fs, until
+from tests.mount.daemons import until
 from tests.support.bodies import BytesBody
+from tests.support.commands import run_r2fs
 from tests.support.servers import Endpoint, Moto
 from tests.support.strict import StrictR2
 

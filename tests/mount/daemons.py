@@ -15,13 +15,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from r2fs.daemon import client
 from r2fs.drivers import kmount
+from tests.support.commands import run_r2fs
 from tests.support.servers import Endpoint
 
 DRIVERS = ("kernel", "libfuse", "libfuse2")
@@ -39,22 +40,6 @@ def until(what: str, done: Callable[[], Any], timeout_s: float = 20.0) -> Any:
         assert time.monotonic() < deadline, f"{what}: not within {timeout_s:.0f} s"
         time.sleep(0.02)
     return found
-
-
-def run_r2fs(
-    environment: Mapping[str, str], *words: object, before: Sequence[str] = ()
-) -> subprocess.CompletedProcess[str]:
-    """One command, to its end; `before`: words that run it in a certain way, as env(1) does."""
-    return subprocess.run(
-        [*before, sys.executable, "-m", "r2fs", *map(str, words)],
-        env=environment,
-        cwd=REPO,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 class Mount:

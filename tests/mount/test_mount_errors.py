@@ -13,7 +13,8 @@ import pytest
 
 from r2fs.drivers import kmount
 from r2fs.model import errors
-from tests.mount.daemons import DRIVERS, run_r2fs
+from tests.mount.daemons import DRIVERS
+from tests.support.commands import run_r2fs
 from tests.support.faulty import FaultyProxy, answer
 from tests.support.namespaces import WITHOUT_OTHER_MOUNTS
 from tests.support.servers import clean_environment, free_ports

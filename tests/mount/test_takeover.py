@@ -20,7 +20,8 @@ import pytest
 from r2fs.daemon import client
 from r2fs.daemon.handover import keeper
 from r2fs.drivers import kmount
-from tests.mount.daemons import END_S, REPO, run_r2fs, until
+from tests.mount.daemons import END_S, REPO, until
+from tests.support.commands import run_r2fs
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -9,7 +9,7 @@ import pytest
 
 from r2fs import client
 from r2fs.client import Client
-from tests.mount.daemons import run_r2fs
+from tests.support.commands import run_r2fs
 from tests.support.faulty import Fault, answer, drop
 from tests.systems.helpers import body, keys
 

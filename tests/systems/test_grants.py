@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from r2fs import client
-from tests.mount.daemons import BucketMount, end_all, run_r2fs
+from tests.mount.daemons import BucketMount, end_all
+from tests.support.commands import run_r2fs
 from tests.support.servers import ACCESS_KEY, BUCKET, SECRET_KEY
 from tests.support.strict import StrictR2
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.mount.daemons import run_r2fs, until
+from tests.mount.daemons import until
 from tests.support import schemas
+from tests.support.commands import run_r2fs
 
 SETTINGS = """
 upload_limit = "{limit}"

@@ -15,6 +15,7 @@ from r2fs.disk import database_file
 from r2fs.doctor import disk, host
 from r2fs.doctor.findings import Level
 from r2fs.model.settings import Settings
+from tests.mount.daemons import until
 from tests.support.engine import Engine, settings_for
 from tests.support.memory_store import MemoryStore
 
@@ -44,6 +45,8 @@ def both(settings: Settings) -> tuple[Level, Level]:
 
 
 def test_a_running_engine_is_checked_and_nothing_changes(tmp_path: Path, engine: Engine):
+    staged = engine.settings.staging_dir / "data"
+    until("no staged file", lambda: not any(path.stat().st_size for path in list(staged.iterdir())))
     before = snapshot(tmp_path)
     assert both(engine.settings) == (Level.OK, Level.OK)
     assert snapshot(tmp_path) == before

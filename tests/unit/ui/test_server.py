@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from r2fs.model.errors import InvalidArgument
-from r2fs.ui import mounts, ranges
+from r2fs.ui import mounts
 from r2fs.ui.beneath import path_of, ref_of
 from r2fs.ui.mounts import Mounts
-from r2fs.ui.server import CONNECTIONS, HEADERS, PAGE, PLAYERS, PageServer
+from r2fs.ui.server import CONNECTIONS, HEADERS, PAGE, PLAYERS, PageServer, Unsatisfiable, parse_range
 from tests.unit.cli.test_asking import status
 
 FOLDER = Path(mounts.__file__).parent / "page"
@@ -267,9 +267,9 @@ def test_a_ref_is_ascii_and_leads_back(path):
 
 
 def test_a_range_of_a_file_without_bytes():
-    assert ranges.parse(None, 0) is None
-    with pytest.raises(ranges.Unsatisfiable):
-        ranges.parse("bytes=0-", 0)
+    assert parse_range(None, 0) is None
+    with pytest.raises(Unsatisfiable):
+        parse_range("bytes=0-", 0)
 
 
 # ------------------------------------------------------------------ mounts, and daemons that do not answer
