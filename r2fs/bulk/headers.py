@@ -18,14 +18,6 @@ from r2fs.model.mime import DEFAULT, SNIFF_BYTES
 from r2fs.model.ports import ObjectStore
 from r2fs.model.records import Condition, ObjectInfo, ObjectMeta
 from r2fs.model.reports import BulkReport
-from r2fs.model.values import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    size: int | None  # None: nothing was to be changed
-    key: str = ""
-    error: StoreError | None = None
 
 
 class HeaderWork:
@@ -43,25 +35,24 @@ class HeaderWork:
                 objects = [info for info in page if info.key == target.key or _is_file(info)]
                 report.found += len(objects)
                 report.listed = is_last
-                for outcome in pool.map(self._one, objects):
-                    if outcome.error is not None:
-                        report.fail(outcome.key, outcome.error)
-                    elif outcome.size is None:
-                        report.unchanged += 1
-                    else:
-                        report.did(outcome.size)
+                for one in pool.map(self._one, objects):
+                    report.add(one)
                     progress(report)
 
-    def _one(self, listed: ObjectInfo) -> _Outcome:
+    def _one(self, listed: ObjectInfo) -> BulkReport:
+        report = BulkReport()
         try:
-            return _Outcome(listed.size if self._changed(listed) else None)
+            if self._changed(listed):
+                report.did(listed.size)
+            else:
+                report.unchanged += 1
         except OF_EVERYTHING:
             raise
         except PreconditionFailed:
-            changed = PreconditionFailed(f"{printable(listed.key)} was changed by somebody else meanwhile")
-            return _Outcome(None, listed.key, changed)
+            report.fail(listed.key, f"{printable(listed.key)} was changed by somebody else meanwhile")
         except StoreError as error:
-            return _Outcome(None, listed.key, error)
+            report.fail(listed.key, error)
+        return report
 
     def _changed(self, listed: ObjectInfo) -> bool:
         """Change one object. False: it is as wanted."""

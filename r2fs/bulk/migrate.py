@@ -44,14 +44,16 @@ class Report:
     def done(self) -> int:
         return self.confirmed + self.earlier + len(self.failed)
 
+    def fail(self, row: Row, error: Exception) -> None:
+        self.failed.append((row.line, row.old, str(error)))
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    confirmed: int
-    earlier: int
-    bytes: int
-    deleted: bool
-    failed: tuple[tuple[Row, str], ...]
+    def add(self, one: Report) -> None:
+        """Add the counts and failures of one source."""
+        self.confirmed += one.confirmed
+        self.earlier += one.earlier
+        self.deleted += one.deleted
+        self.bytes += one.bytes
+        self.failed += one.failed
 
 
 class Migration:
@@ -67,7 +69,7 @@ class Migration:
         """Carry out `plan`; `progress` is called after each source. An interrupt ends it between two steps."""
         report = Report(total=plan.copies)
         with ThreadPoolExecutor(self._at_once, "migrate") as pool:
-            running: set[Future[_Outcome]] = set()
+            running: set[Future[Report]] = set()
             try:
                 for move in plan.moves:
                     running.add(pool.submit(self._move, move))
@@ -83,49 +85,43 @@ class Migration:
         return report
 
     def _collect(
-        self, running: set[Future[_Outcome]], report: Report, progress: Callable[[Report], None]
-    ) -> set[Future[_Outcome]]:
+        self, running: set[Future[Report]], report: Report, progress: Callable[[Report], None]
+    ) -> set[Future[Report]]:
         ended, left = wait(running, return_when=FIRST_COMPLETED)
         for future in ended:
-            one = future.result()
-            report.confirmed += one.confirmed
-            report.earlier += one.earlier
-            report.bytes += one.bytes
-            report.deleted += one.deleted
-            report.failed += [(row.line, row.old, why) for row, why in one.failed]
+            report.add(future.result())
         progress(report)
         return left
 
     # ------------------------------------------------------------------ one source
-    def _move(self, move: Move) -> _Outcome:
+    def _move(self, move: Move) -> Report:
         known = self._results.confirmed
         pending = [target for target in move.targets if (move.source, target) not in known]
-        earlier = len(move.targets) - len(pending)
+        report = Report(earlier=len(move.targets) - len(pending))
         try:
             source = self._source(move, needed=bool(pending))
         except (StoreError, NotMoved) as error:
-            rows = [row for row in move.rows if row.new in pending] or [move.rows[0]]
-            return _Outcome(0, earlier, 0, False, tuple((row, str(error)) for row in rows))
+            for row in [row for row in move.rows if row.new in pending] or [move.rows[0]]:
+                report.fail(row, error)
+            return report
         if source is None:
-            return _Outcome(0, earlier, 0, False, ())
-        failed: list[tuple[Row, str]] = []
-        size = 0
+            return report
         for target in pending:
             rows = [row for row in move.rows if row.new == target]
             try:
                 found = self._copied(source, target)
             except (StoreError, NotMoved) as error:
-                failed.append((rows[0], str(error)))
+                report.fail(rows[0], error)
                 continue
             self._results.add(rows, Confirmed(found.size, found.etag, source.etag))
-            size += found.size
-        confirmed, deleted = len(pending) - len(failed), False
-        if not failed and not self._keep_old:
+            report.confirmed += 1
+            report.bytes += found.size
+        if not report.failed and not self._keep_old:
             try:
-                deleted = self._delete(move)
+                report.deleted += self._delete(move)
             except (StoreError, NotMoved) as error:
-                failed.append((move.rows[0], str(error)))
-        return _Outcome(confirmed, earlier, size, deleted, tuple(failed))
+                report.fail(move.rows[0], error)
+        return report
 
     def _source(self, move: Move, needed: bool) -> ObjectInfo | None:
         """The object to copy; None where it is gone and nothing of it is left to be copied."""

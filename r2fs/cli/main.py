@@ -25,50 +25,54 @@ from r2fs.model.redaction import redact
 
 log = logging.getLogger(__name__)
 
-# Module, with `:NAME` of the command where it has several, and the line in the list of commands.
-COMMANDS = {
-    "mount": ("r2fs.cli.mount", "Mount a bucket on a directory."),
-    "mirror": ("r2fs.cli.mirror", "Keep a plain directory and a bucket in step, without FUSE."),
-    "umount": ("r2fs.cli.umount", "Unmount, waiting for uploads."),
-    "status": ("r2fs.cli.status", "Show mounts: pending changes, cache, requests."),
-    "ui": ("r2fs.cli.ui", "Show mounts on a page: transfers, cache, price, conflicts."),
-    "ls": ("r2fs.cli.ls", "List a directory: what of each file is on this host, and its state."),
-    "info": ("r2fs.cli.ls:info", "Show a file in detail: object, state, version."),
-    "flush": ("r2fs.cli.flush", "Send what is not yet in the bucket."),
-    "limit": ("r2fs.cli.limit", "Show and set bandwidth limits."),
-    "wait": ("r2fs.cli.wait", "Return when the bucket holds exactly the bytes of files."),
-    "queue": ("r2fs.cli.queue", "List, retry, export or drop what is not in the bucket."),
-    "cache": ("r2fs.cli.cache", "Check and clear cached files."),
-    "cost": ("r2fs.cli.cost", "Show requests, storage and their price."),
-    "refresh": ("r2fs.cli.refresh", "Forget names and attributes: the next use asks the bucket."),
-    "url": ("r2fs.cli.url", "Print a URL of a file: presigned, or public."),
-    "key": ("r2fs.cli.keys", "Print the object key of a file."),
-    "path": ("r2fs.cli.keys:path", "Print the path of an object key."),
-    "warm": ("r2fs.cli.warm", "Download files into the cache."),
-    "pin": ("r2fs.cli.pin", "Keep files on this host."),
-    "unpin": ("r2fs.cli.pin:unpin", "Let pinned files be evicted again."),
-    "evict": ("r2fs.cli.cache:evict", "Drop cached content."),
-    "rm": ("r2fs.cli.rm", "Delete objects, and report what was deleted."),
-    "set": ("r2fs.cli.set_headers", "Set Content-Type and headers of objects."),
-    "migrate": ("r2fs.cli.migrate", "Give objects other keys, by a map or a rule."),
-    "doctor": ("r2fs.cli.doctor", "Check this host, a bucket and mounts; say what to do."),
-    "grant": ("r2fs.cli.grant", "Make temporary credentials for a prefix."),
-    "bucket": ("r2fs.cli.bucket", "Create and check buckets; their CORS and lifecycle rules."),
-    "service": ("r2fs.cli.service", "Make a mount a service of systemd, and take it back."),
-    "completion": ("r2fs.cli.completion", "Print the completion script of a shell."),
-    "restart": ("r2fs.cli.restart", "Start a mount's daemon anew, without unmounting."),
-    "config": ("r2fs.cli.config", "Write and show settings."),
-}
-# Headings of the list of commands, as in README; what is in none comes last.
+# Headings of the list of commands, as in README. Of each command: its module below r2fs.cli, with `:NAME` where the module
+# has several, and its line in the list.
 SECTIONS = {
-    "Mount and set up": ("mount", "umount", "restart", "mirror", "service", "config", "completion"),
-    "Look": ("status", "ui", "ls", "info", "url", "key", "path", "cost", "doctor"),
-    "Send and repair": ("flush", "wait", "refresh", "limit", "queue"),
-    "Cache": ("warm", "pin", "unpin", "evict", "cache"),
-    "Objects and buckets": ("rm", "set", "migrate", "grant", "bucket"),
+    "Mount and set up": {
+        "mount": ("mount", "Mount a bucket on a directory."),
+        "umount": ("umount", "Unmount, waiting for uploads."),
+        "restart": ("restart", "Start a mount's daemon anew, without unmounting."),
+        "mirror": ("mirror", "Keep a plain directory and a bucket in step, without FUSE."),
+        "service": ("service", "Make a mount a service of systemd, and take it back."),
+        "config": ("config", "Write and show settings."),
+        "completion": ("completion", "Print the completion script of a shell."),
+    },
+    "Look": {
+        "status": ("status", "Show mounts: pending changes, cache, requests."),
+        "ui": ("ui", "Show mounts on a page: transfers, cache, price, conflicts."),
+        "ls": ("ls", "List a directory: what of each file is on this host, and its state."),
+        "info": ("ls:info", "Show a file in detail: object, state, version."),
+        "url": ("url", "Print a URL of a file: presigned, or public."),
+        "key": ("keys", "Print the object key of a file."),
+        "path": ("keys:path", "Print the path of an object key."),
+        "cost": ("cost", "Show requests, storage and their price."),
+        "doctor": ("doctor", "Check this host, a bucket and mounts; say what to do."),
+    },
+    "Send and repair": {
+        "flush": ("flush", "Send what is not yet in the bucket."),
+        "wait": ("wait", "Return when the bucket holds exactly the bytes of files."),
+        "refresh": ("refresh", "Forget names and attributes: the next use asks the bucket."),
+        "limit": ("limit", "Show and set bandwidth limits."),
+        "queue": ("queue", "List, retry, export or drop what is not in the bucket."),
+    },
+    "Cache": {
+        "warm": ("warm", "Download files into the cache."),
+        "pin": ("pin", "Keep files on this host."),
+        "unpin": ("pin:unpin", "Let pinned files be evicted again."),
+        "evict": ("cache:evict", "Drop cached content."),
+        "cache": ("cache", "Check and clear cached files."),
+    },
+    "Objects and buckets": {
+        "rm": ("rm", "Delete objects, and report what was deleted."),
+        "set": ("set_headers", "Set Content-Type and headers of objects."),
+        "migrate": ("migrate", "Give objects other keys, by a map or a rule."),
+        "grant": ("grant", "Make temporary credentials for a prefix."),
+        "bucket": ("bucket", "Create and check buckets; their CORS and lifecycle rules."),
+    },
 }
+COMMANDS = {name: found for section in SECTIONS.values() for name, found in section.items()}
 # Started by programs alone: in no list.
-INTERNAL = {"client-store": ("r2fs.cli.storing", "Serve r2fs.client without a mount.")}
+INTERNAL = {"client-store": ("storing", "Serve r2fs.client without a mount.")}
 # of click from 8.2 on; before, help was shown in its place
 HELP_WANTED: tuple[type[click.UsageError], ...] = tuple(
     kind for kind in (getattr(click.exceptions, "NoArgsIsHelpError", None),) if kind is not None
@@ -88,16 +92,13 @@ class LazyGroup(Group):
         if found is None:
             return None
         module, _, name = found[0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name or "command")
+        command: click.Command = getattr(importlib.import_module(f"r2fs.cli.{module}"), name or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        listed = {name for names in SECTIONS.values() for name in names}
-        rest = tuple(name for name in COMMANDS if name not in listed)
-        for title, names in (*SECTIONS.items(), ("Other commands", rest)):
-            if names:
-                with formatter.section(title):
-                    formatter.write_dl([(name, COMMANDS[name][1]) for name in names])
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in section.items()])
 
 
 def _show_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:

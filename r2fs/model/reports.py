@@ -43,4 +43,4 @@ class BulkReport:
         self.bytes += other.bytes
         self.waiting += other.waiting
         self.failed += other.failed
-        self.errors += other.errors
+        self.errors += other.errors[: FAILURES_KEPT - len(self.errors)]

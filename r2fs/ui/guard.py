@@ -7,25 +7,14 @@ not the page's. Another user of this host may send any header: that user lacks t
 from __future__ import annotations
 
 import secrets
+from email.message import Message
 from http import HTTPStatus
-from typing import Protocol
 
 from r2fs.daemon.loopback import is_own_name
 from r2fs.model import redaction
-from r2fs.model.values import dataclass
 
 TOKEN_BYTES = 32
 METHODS = ("GET", "HEAD", "POST")
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    status: HTTPStatus
-    text: str
-
-
-class Headers(Protocol):
-    def get(self, name: str, /) -> str | None: ...
 
 
 class Guard:
@@ -33,20 +22,20 @@ class Guard:
         self.token = secrets.token_urlsafe(TOKEN_BYTES)  # constant
         redaction.hide(self.token)
 
-    def refusal(self, method: str, path: str, headers: Headers) -> Refusal | None:
+    def refusal(self, method: str, path: str, headers: Message) -> tuple[HTTPStatus, str] | None:
         """The reason to refuse a request; None for one of the page."""
         host = headers.get("Host")
         if host is None or not is_own_name(host):
-            return Refusal(HTTPStatus.FORBIDDEN, "not a name of this host")
+            return (HTTPStatus.FORBIDDEN, "not a name of this host")
         if method not in METHODS:
-            return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "not a method of this page")
+            return (HTTPStatus.METHOD_NOT_ALLOWED, "not a method of this page")
         token, slash, route = path.lstrip("/").partition("/")
         if not slash or not secrets.compare_digest(token.encode(), self.token.encode()):
-            return Refusal(HTTPStatus.FORBIDDEN, "open the whole address that r2fs ui has printed")
+            return (HTTPStatus.FORBIDDEN, "open the whole address that r2fs ui has printed")
         origin = headers.get("Origin")
         if origin not in (None, f"http://{host}") or (origin is None and method == "POST"):
-            return Refusal(HTTPStatus.FORBIDDEN, "not a request of this page")
+            return (HTTPStatus.FORBIDDEN, "not a request of this page")
         navigates = method == "GET" and route == "" and headers.get("Sec-Fetch-Mode") == "navigate"
         if headers.get("Sec-Fetch-Site") not in (None, "none", "same-origin") and not navigates:
-            return Refusal(HTTPStatus.FORBIDDEN, "not a request of this page")
+            return (HTTPStatus.FORBIDDEN, "not a request of this page")
         return None

@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         refusal = self.server.guard.refusal(self.command, parts.path, self.headers)
         if refusal is not None:
-            self._refuse(refusal.status, refusal.text)
+            self._refuse(*refusal)
             return
         route = parts.path.lstrip("/").partition("/")[2]
         try:

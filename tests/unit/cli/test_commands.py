@@ -185,28 +185,17 @@ def test_show_of_a_wrong_value(r2fs, monkeypatch):
 
 
 # ------------------------------------------------------------------ imports
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["status"],
-        ["status", "/"],
-        ["flush"],
-        ["umount", "/"],
-        ["config", "show"],
-        ["--version"],
-        ["config", "path"],
-    ],
-)
-def test_commands_that_only_ask_are_light(repo_root, words, home):
+def test_commands_that_only_ask_are_light(repo_root, home):
     code = textwrap.dedent(
-        f"""
+        """
         import sys
         from r2fs.cli.main import run
         from r2fs.model.settings import places
         places.ROOT_STATES = ()  # what this machine's root has left there is no matter of this test
-        run("r2fs", {words!r})
-        heavy = {{"boto3", "botocore", "diskcache", "mfusepy", "fuse", "sqlite3"}} & set(sys.modules)
-        ours = {{name for name in sys.modules if name.startswith(("r2fs.store", "r2fs.engine", "r2fs.disk"))}}
+        for words in ("status /", "flush", "umount /", "config show", "config path"):
+            run("r2fs", words.split())
+        heavy = {"boto3", "botocore", "diskcache", "mfusepy", "fuse", "sqlite3"} & set(sys.modules)
+        ours = {name for name in sys.modules if name.startswith(("r2fs.store", "r2fs.engine", "r2fs.disk"))}
         assert not heavy | ours, heavy | ours
         """
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import sys
 import pytest
 
 from r2fs.cli import usage
-from r2fs.cli.main import COMMANDS, SECTIONS
+from r2fs.cli.main import COMMANDS, SECTIONS, main
 
 
 @pytest.mark.parametrize(("words", "heads"), [((), "Usage: r2fs "), (("config",), "Usage: r2fs config ")])
@@ -132,45 +133,44 @@ def test_without_an_endpoint_the_way_without_a_server_is_named(r2fs, monkeypatch
 
 
 # ------------------------------------------------------------------ locales
-def in_a_locale(repo_root, encoding: str, *words: object, home: object) -> subprocess.CompletedProcess[bytes]:
-    environ = {
-        **os.environ,
-        "PYTHONUTF8": "0",
-        "PYTHONCOERCECLOCALE": "0",
-        "PYTHONIOENCODING": encoding,
-        "HOME": str(home),
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "r2fs", *map(str, words)],
-        cwd=repo_root,
-        env=environ,
-        capture_output=True,
-        timeout=60,
-    )
+@pytest.fixture
+def in_a_locale(monkeypatch):
+    """in_a_locale("ascii", "status", …) → exit code, standard output and standard error of the console script."""
+
+    def _in_a_locale(encoding: str, *words: object) -> tuple[object, bytes, bytes]:
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", out)
+            patched.setattr(sys, "stderr", err)
+            with pytest.raises(SystemExit) as ended:
+                main([*map(str, words)])
+        return ended.value.code, out.buffer.getvalue(), err.buffer.getvalue()
+
+    return _in_a_locale
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1"])
-def test_tables_and_names_in_a_locale_without_unicode(repo_root, home, encoding):
+def test_tables_and_names_in_a_locale_without_unicode(in_a_locale, home, encoding):
     path = home / "c.toml"
     path.write_text('[mount.t]\nurl = "file:///srv/ä…音"\n', encoding="utf-8")
-    done = in_a_locale(repo_root, encoding, "config", "show", "t", "--config", path, home=home)
-    assert (done.returncode, done.stderr) == (0, b"")
-    text = done.stdout.decode(encoding)
+    code, out, err = in_a_locale(encoding, "config", "show", "t", "--config", path)
+    assert (code, err) == (0, b"")
+    text = out.decode(encoding)
     assert "\n------" in text
     assert "\\u2026\\u97f3" in text  # exactly, and not as something that is another name
     assert ("ä" in text) is (encoding == "iso-8859-1")
-    shown = in_a_locale(repo_root, encoding, "config", "show", "t", "--json", "--config", path, home=home)
-    assert json.loads(shown.stdout.decode(encoding))["settings"]["url"]["value"] == "file:///srv/ä…音"
+    _, out, _ = in_a_locale(encoding, "config", "show", "t", "--json", "--config", path)
+    assert json.loads(out.decode(encoding))["settings"]["url"]["value"] == "file:///srv/ä…音"
 
 
 @pytest.mark.parametrize(
     "words", [["--help"], ["umount", "--help"], ["flush", "--help"], ["mount", "音", "/mnt"]]
 )
-def test_no_output_ends_by_an_encoding(repo_root, home, words):
-    done = in_a_locale(repo_root, "ascii", *words, home=home)
-    assert done.returncode in (0, 2)
-    assert b"UnicodeEncodeError" not in done.stderr
-    assert b"\\u2026" not in done.stdout  # our own words are plain
+def test_no_output_ends_by_an_encoding(in_a_locale, words):
+    code, out, err = in_a_locale("ascii", *words)
+    assert code in (0, 2)
+    assert b"UnicodeEncodeError" not in err
+    assert b"\\u2026" not in out  # our own words are plain
 
 
 # ------------------------------------------------------------------ warnings before there is a log
@@ -237,12 +237,3 @@ def test_parsing_a_command_looks_at_no_path(monkeypatch):
     parameters = [p for name in COMMANDS for p in getattr(commands[name], "params", ())]
     looking = [p.name for p in parameters if isinstance(p.type, click.Path) and p.name != "config_file"]
     assert looking == []
-
-
-def test_the_line_of_the_readme_makes_the_shells_script(repo_root, home):
-    environ = {**os.environ, "HOME": str(home), "_R2FS_COMPLETE": "bash_source"}
-    code = "import sys; sys.argv = ['r2fs']; from r2fs.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=repo_root, env=environ, capture_output=True, text=True, timeout=60
-    )
-    assert "complete -o nosort -F _r2fs_completion r2fs" in done.stdout
