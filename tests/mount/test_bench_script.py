@@ -43,16 +43,20 @@ def bench(repo: Path, tmp_path: Path, *arguments: str) -> dict[str, object]:
 
 
 @pytest.mark.timeout(SECONDS + 30)
-def test_some_cases(repo_root: Path, tmp_path: Path) -> None:
-    report = bench(
-        repo_root, tmp_path, "--systems", "local", "bare", "r2fs-kernel", "--only", "write,cold-small"
-    )
-    measures = report["measures"]
+def test_some_cases_near_and_over_tls_at_a_distance(repo_root: Path, tmp_path: Path) -> None:
+    cases = "write,cold-small,far-headers,far-small"
+    report = bench(repo_root, tmp_path, "--systems", "local", "bare", "r2fs-kernel", "--only", cases)
+    measures, far = report["measures"], report["far"]
     assert isinstance(measures, dict)
+    assert isinstance(far, dict)
     assert set(measures["cold-small"]["systems"]) == {"local", "bare", "r2fs-kernel"}
     assert measures["cold-small"]["systems"]["r2fs-kernel"]["requests"]["GET"] == 20
     assert measures["cold-small"]["systems"]["r2fs-kernel"]["cost_to_floor"] >= 1.0
     assert measures["write"]["systems"]["r2fs-kernel"]["requests"]["PUT"] == 1
+    assert set(measures) == {"write", "back", "sent", "cold-small", "far-headers", "far-small"}
+    assert set(measures["far-small"]["systems"]) == {"bare", "r2fs-kernel"}
+    assert measures["far-headers"]["systems"]["r2fs-kernel"]["requests"]["GET"] >= 5
+    assert far["ceiling_mb_per_s"] > 0
 
 
 @pytest.mark.timeout(60)
@@ -76,18 +80,6 @@ def test_the_proxy_changes_no_byte_and_passes_the_end_on() -> None:
                 writer.join()
         server.join()
     assert received == sent
-
-
-@pytest.mark.timeout(SECONDS + 30)
-def test_a_row_over_tls_at_a_distance(repo_root: Path, tmp_path: Path) -> None:
-    report = bench(repo_root, tmp_path, "--systems", "bare", "r2fs-kernel", "--only", "far-headers,far-small")
-    measures, far = report["measures"], report["far"]
-    assert isinstance(measures, dict)
-    assert isinstance(far, dict)
-    assert set(measures) == {"far-headers", "far-small"}
-    assert set(measures["far-small"]["systems"]) == {"bare", "r2fs-kernel"}
-    assert measures["far-headers"]["systems"]["r2fs-kernel"]["requests"]["GET"] >= 5
-    assert far["ceiling_mb_per_s"] > 0
 
 
 @pytest.mark.long

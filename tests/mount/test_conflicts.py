@@ -25,9 +25,8 @@ def pair(r2: StrictR2, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     try:
         for host in ("anna", "bert"):
             base = tmp_path_factory.mktemp(host)
-            mount = BucketMount(
-                base, "auto", r2.endpoint, "", host=host, upload_delay="1h", upload_deadline="1h"
-            )
+            settings = {"host": host, "upload_delay": "1h", "upload_deadline": "1h", "freshness": "100ms"}
+            mount = BucketMount(base, "auto", r2.endpoint, "", **settings)
             mount.allowed = [" WARNING "]
             made.append(mount)
             mount.start()

@@ -61,7 +61,8 @@ def only_mount(
 ) -> Iterator[BucketMount]:
     settings = {
         "request_timeout": "1s",
-        "read_timeout": "2s",
+        "read_timeout": "1s",
+        "freshness": "100ms",
         "access_key_id_file": keys.id,
         "secret_access_key_file": keys.secret,
     }
