@@ -1,8 +1,6 @@
-"""Background: fork, and let the parent wait until the mount answers.
+"""Start of the daemon in the background: fork, and wait in the parent until the mount answers.
 
-Owns:  the fork, the pipe between the two processes, and the descriptors of the child.
-Never: starts a thread; forks a process that has threads (the caller forks before all else).
-Fails: in the parent, with the error that the child met, in the child's words.
+The caller forks before it starts any thread. An error of the child is raised in the parent, in the child's words.
 """
 
 from __future__ import annotations

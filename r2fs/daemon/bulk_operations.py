@@ -1,6 +1,6 @@
 """Control operations on many objects: remove, set.
 
-The work runs on a thread of the engine, and ends between two requests to the bucket once the client has left.
+The work runs on a thread of the engine. After the client has left it ends, between two requests to the bucket.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Client of the control sockets: finds daemons and sends them requests, for the commands.
 
-Owns:  the places searched for control sockets, and the daemon of a path.
 Never: imports the engine, a store or a driver; sends a request to a mount.
 Fails: DaemonUnreachable, and any error that the daemon answered with.
 """

@@ -1,11 +1,9 @@
 """Control socket of one daemon: receives requests, calls operations, sends their answers.
 
-Owns:    `<run_dir>/<slug>.sock` (mode 0600) and `<slug>.json` beside it, by which commands
-         find the daemon; access to it (the same user, or root).
-Never:   carries out an operation: `operations` are passed in. Starts no thread itself.
+Owns:    `<run_dir>/<slug>.sock` (mode 0600), for the same user and root, and the card `<slug>.json` beside it, by
+         which commands find the daemon.
 Threads: run() in one, which accepts connections and notices clients that leave; each request is handled
          in a thread that `spawn` makes.
-Locks:   self._lock (no rank: held for a few assignments, nothing is taken inside).
 Fails:   DirectoryUnusable where the socket cannot be made.
 """
 

@@ -1,10 +1,4 @@
-"""Core dumps of processes that hold a key: forbidden.
-
-Owns:  the limit of core files, and whether this process is dumpable.
-Never: changes another process: programs that it starts decide for themselves.
-
-Source: core(5), prctl(2).
-"""
+"""Prevention of core dumps of this process, which holds a key. Source: core(5), prctl(2)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Control operations on the cost, of a mount and a mirror: cost, why.
-
-Owns:    the projection of requests to a day and a month; the sums of the directories below a path.
-"""
+"""Control operations on the cost, of a mount and a mirror: cost, why."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
 """Directories of a mount: made, checked, and linked so that content can move by rename.
 
-Owns:  cache, state and run directories before they have files; the place of staging.
-Never: deletes a byte that may be unsent: an obstacle is reported, not removed.
-Fails: DirectoryUnusable with the remedy.
-
 Content moves between cache and staging by rename and hard link. Where the cache is on another
 file system than the state, staging is `CACHE.staging/MOUNT`, beside the cache directory and
 not in it, so that `rm -rf` of the cache removes nothing unsent. `STATE/staging` is then a
-symbolic link to it: the record of the place of unsent bytes, whatever the next mount's settings are.
+symbolic link to it, which the next mount follows, whatever its settings are.
+
+Never: deletes bytes that may be unsent: an obstacle is reported.
+Fails: DirectoryUnusable with the remedy.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """Exporter: offers metrics at a loopback address, at a unix socket, or in a textfile for node_exporter.
 
-Owns:    the three places, and the refusal of other hosts' names in a request (a web page that resolves to loopback).
-Never:   listens on an address that another host can reach; stops a mount because of its metrics.
-Threads: `run` in one that service.py starts; requests are answered there, one at a time.
-Fails:   softly: a place that cannot be used is logged once, and tried again.
+Requests under a name of another host are refused: a web page may have a name that resolves to loopback.
+A place that cannot be used is logged once and tried again; the mount goes on.
 """
 
 from __future__ import annotations

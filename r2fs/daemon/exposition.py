@@ -1,9 +1,7 @@
 """Exposition: the daemon's state in the text format of Prometheus, by prometheus-client.
 
-Owns:    the names, units and labels of metrics. Each metric has the labels `mount` (the
-         directory) and `bucket` (the URL); no metric names a file or a key.
-Never:   counts, or asks the bucket: engine, cache and store return frozen views.
-Threads: `text` from one at a time.
+Each metric has the labels `mount` (the directory) and `bucket` (the URL); no metric names a file or a key. Values are
+from the views of engine, cache and store: no request is sent.
 """
 
 from __future__ import annotations

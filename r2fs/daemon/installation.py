@@ -1,7 +1,6 @@
 """Installation of a mount as a service of systemd: its unit, its credentials, and their removal.
 
-Owns:    the places of these files, and the mark by which r2fs knows its own: others are never replaced or removed.
-Never:   prints; runs systemctl (cli/service.py does); writes a secret into a file that others can read.
+Files without the mark MARK are another program's: they are never replaced or removed. cli/service.py runs systemctl.
 Fails:   DirectoryUnusable where a file cannot be written.
 """
 

@@ -1,9 +1,6 @@
-"""Form of a log line: one record is one line with the beginning of a record, whatever text it quotes.
+"""Format of a log line: redacted, and one record to a line, whatever text the record quotes.
 
-Owns:  the escaping of names, answers and tracebacks in the log, and their redaction, for every logger at once.
-Never: chooses the destination (logs.py) or the level of lines.
-
-A name in the bucket or on the disk, or an exception's text, may hold a line end and the likeness of another
+A name in the bucket or on the disk, or an exception's text, may contain a line end and text that looks like another
 record. In a message every control character is escaped; the lines of a traceback are kept, each
 indented, so that none of them begins as a record does.
 """

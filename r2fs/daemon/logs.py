@@ -1,8 +1,4 @@
-"""Logging of the daemon and the commands.
-
-Owns:  the destination of log lines (standard error, the journal, a file). log_format.py has their form, which
-       redacts secrets.
-"""
+"""Log handlers of the daemon and the commands: standard error, the journal, or a file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Loopback HTTP: a server at an address of this host alone, and the test of the names by which it may be called.
-
-Never: asks the name service; listens on an address that another host can reach.
-"""
+"""Loopback HTTP: a server at an address of this host alone, and the check of the Host header of its requests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Metrics: one snapshot of the daemon's state, as plain values for JSON.
+"""Fields of a status as plain values for JSON, from the views of engine, cache and store.
 
 Owns:  the names and units of `r2fs status --json` and the control socket. exposition.py has those for Prometheus.
-Never: counts: engine, cache and store do, and return frozen views.
 """
 
 from __future__ import annotations

@@ -1,13 +1,8 @@
 """Mirror service: composes and runs a mirror, once or until a signal.
 
-Owns:    the order of the start, the meaning of signals, and the end.
-Never:   parses arguments or prints.
-Threads: run() in the main thread; each other is started through threads.py, named.
-Locks:   none.
-Fails:   any error that keeps the mirror from starting; later an exit code.
-
-Start: bucket check → directories → lock and record → what a killed mirror left → watch → threads → control socket →
-first pass. A stop sends what is pending within `stop_timeout`; the rest stays in the directory for the next mirror.
+Start: bucket check → directories → lock and record → files and uploads of a killed mirror → watch → threads → control
+socket → first pass. A stop sends what is pending within `stop_timeout`; the rest stays in the directory for the next
+mirror.
 """
 
 from __future__ import annotations
@@ -23,7 +18,7 @@ from typing import Any
 
 from r2fs.daemon import client, core_dumps, directories, starting
 from r2fs.daemon.control import ControlServer
-from r2fs.daemon.mirror_operations import table_of
+from r2fs.daemon.operations import table_of_mirror
 from r2fs.daemon.parts import MirrorParts
 from r2fs.daemon.reload import Reload, Source
 from r2fs.daemon.shutdown import LAST_ANSWERS_S, threads_end_s
@@ -172,7 +167,7 @@ class MirrorService:
         file = SpentFile(settings.state_dir)
         spending = Spending(file, store.counter, of_mirror, lambda frugal: None, self._clock)
         parts = MirrorParts(str(self._target), mirror, store, spending)
-        operations = table_of(parts, stopping)
+        operations = table_of_mirror(parts, stopping)
         control = ControlServer(
             settings.run_dir, starting.socket_name(settings), operations, self._threads.start
         )

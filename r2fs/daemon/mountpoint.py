@@ -1,8 +1,6 @@
-"""Mount point: the checks of a directory before a mount, and of a mount that exists.
+"""Mount point: the checks of a directory before a mount, the removal of a mount without a daemon, the users of a mount.
 
-Owns:  the order of the checks before a mount (drivers/mount_path.py has those of every
-       driver), the clean-up of mounts without a daemon, and the users of a mount.
-Never: mounts (a driver does); looks into a mount that may not answer.
+Never: looks into a mount that may not answer.
 Fails: FuseMissing, MountPointBad, MountPointStale, AlreadyMounted, MountError, SettingsError.
 """
 

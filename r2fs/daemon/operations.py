@@ -1,8 +1,5 @@
-"""Control operations of a mount as a whole, and those that a mirror has too: status, flush, stop, settings, limit.
-
-Owns:    the answers' fields, with metrics.py.
-Never:   decides how the daemon stops (stopping.py) or restarts (service.py).
-"""
+"""Control operations of a mount or a mirror as a whole: status, flush, stop, restart, settings, limit; and the tables of
+all operations."""
 
 from __future__ import annotations
 
@@ -29,6 +26,8 @@ from r2fs.model.settings.timetable import BandwidthLimit, Timetable
 from r2fs.model.views import CacheView
 
 log = logging.getLogger(__name__)
+
+NO_CACHE = CacheView(0, 0, 0, 0, 0, 0, 0)  # of a mirror
 
 
 class CommonOperations:
@@ -125,7 +124,7 @@ def _given(request: Request, name: str, present: Timetable) -> Timetable:
         raise InvalidArgument(f"{name}: {error}; allowed: {BandwidthLimit().allowed}") from None
 
 
-class Operations(CommonOperations):
+class MountOperations(CommonOperations):
     """Operations of a mount."""
 
     def __init__(self, parts: Parts, stopping: Stopping, restart: Callable[[], None]) -> None:
@@ -189,9 +188,45 @@ class Operations(CommonOperations):
         return self._ended(request)
 
 
-def table_of(parts: Parts, stopping: Stopping, restart: Callable[[], None]) -> dict[str, Operation]:
+class MirrorOperations(CommonOperations):
+    """Operations of a mirror."""
+
+    def __init__(self, parts: MirrorParts, stopping: Stopping) -> None:
+        super().__init__(parts, stopping)
+        self._mirror = parts.engine
+
+    def status(self, request: Request) -> dict[str, Any]:
+        mirror, last = self._mirror, self._mirror.pass_view()
+        to_fetch, downloads = mirror.downloads()
+        state = "running" if mirror.compared.is_set() else "starting"
+        return {
+            **self._status(state, "mirror", NO_CACHE),
+            "downloads": [metrics.fields_of(each) for each in downloads],
+            "mirror": {
+                **asdict(mirror.counts()),
+                "to_fetch": to_fetch,
+                "compared_at_s": last.at_s,
+                "error": last.error,
+                "skipped": mirror.skipped(),
+                "carries_removals": mirror.carries_removals,
+            },
+        }
+
+    def restart(self, request: Request) -> dict[str, object]:
+        raise MountError(
+            f"{self._target} is a mirror: end it (r2fs umount {self._target}), and start it again"
+        )
+
+    def stop(self, request: Request) -> dict[str, object]:
+        """Send what the bucket lacks, and end the mirror. Progress lines until the outcome is known."""
+        request.progress(queue=self._queue())
+        self._stopping.unmount_now(lambda lazy: None, False, request.number("timeout_s"))
+        return {**self._ended(request), "mirror": True}
+
+
+def table_of_mount(parts: Parts, stopping: Stopping, restart: Callable[[], None]) -> dict[str, Operation]:
     """All operations of a mount, by name."""
-    own = Operations(parts, stopping, restart)
+    own = MountOperations(parts, stopping, restart)
     sizes = parts.engine.file_views
     return operations_of(
         own,
@@ -200,3 +235,9 @@ def table_of(parts: Parts, stopping: Stopping, restart: Callable[[], None]) -> d
         BulkOperations(parts.engine),
         CostOperations(parts, sizes),
     )
+
+
+def table_of_mirror(parts: MirrorParts, stopping: Stopping) -> dict[str, Operation]:
+    """All operations of a mirror, by name."""
+    own, sizes = MirrorOperations(parts, stopping), parts.engine.receipts
+    return operations_of(own, ObjectOperations(parts), CostOperations(parts, sizes))

@@ -1,4 +1,4 @@
-"""Parts of the daemon of one mount, or of one mirror, for its operations, its reload and its shutdown."""
+"""Parts of a mount's daemon, and of a mirror's, for operations, reload and shutdown."""
 
 from __future__ import annotations
 

@@ -1,12 +1,10 @@
-"""Prober: asks the mount for a sign of life, by a process of its own, never by the daemon's.
+"""Prober: checks that the mount answers, by a process of its own.
 
 A thread of the daemon that waits for the daemon's own mount cannot be killed: the kernel releases the thread
 only once its request is answered, and until then keeps /dev/fuse open, so that no program notices the
 daemon's death. kill -9 at such a moment would leave a mount that hangs for good, and the state
 directory locked. A service manager kills at exactly that moment: when the mount no longer answers.
 
-Owns:    the process that asks, from the first question to `close`.
-Never:   touches the mount itself.
 Threads: `answers` in one thread; `close` in any, after the last `answers`.
 Fails:   OSError where no process can be started.
 """

@@ -1,8 +1,5 @@
 """Control protocol: the messages between daemon and commands over the unix socket.
 
-Owns:  the message format, errors in it, and the address of a socket with a long path.
-Never: opens a socket; knows an operation's meaning.
-
 One request per connection, a JSON object on one line: {"op": "status", …}. Answers are JSON
 objects, one a line; the last has "done": true. Any number before it report progress, and at
 least one arrives every HEARTBEAT_S: silence means that the daemon hangs. A failure is

@@ -1,7 +1,6 @@
-"""Receipts over the control socket: the answer of `r2fs wait`, and of `r2fs.client`.
+"""Receipts over the control socket: send pending changes, compare with the bucket, and repeat while a file changes.
 
-Owns:  the steps of a receipt: send what is pending, compare with the bucket, again while a file changes.
-Never: prints; imports the engine or a store.
+Never: imports the engine or a store: `r2fs wait` and r2fs.client use it.
 Fails: DaemonUnreachable, and any error that the daemon answered with. What the bucket lacks is an Outcome.
 """
 

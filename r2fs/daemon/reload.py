@@ -1,8 +1,6 @@
-"""Reload: a settings file that was changed takes effect in the running daemon.
+"""Reload: takes up a changed settings file in the running daemon.
 
-Owns:    which settings can change while a mount is served, and the log lines of what was taken up, what has to wait
-         for a restart, and what was refused.
-Never:   applies a part of a file that is wrong: the settings stay as they are.
+Settings that cannot change while a mount is served are named in the log. A file with an error is not applied at all.
 Threads: `run` in one that service.py starts; the file's watch in watchdog's.
 """
 

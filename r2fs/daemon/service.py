@@ -1,15 +1,12 @@
 """Service: composes the daemon of one mount, and runs it.
 
-Owns:    the composition of the parts, the order of the start, and the meaning of signals.
-Never:   parses arguments, prints, or forks (background.py does, before this).
-Threads: run() in the main thread, where the driver serves; each other is started through threads.py, named.
-Locks:   none.
-Fails:   run() raises any error that keeps the mount from starting; later it returns an exit code.
-
 Start: an earlier daemon's session, if one is kept → bucket check → directories → lock and journal → engine →
 threads → control socket → mount → ready, once the mount answers. A failed start removes the files that it made on
 this host, but none with pending changes. Stop: shutdown.py. Restart: the mount stays with its keeper (keeper.py),
 and this process becomes its own successor by execve().
+
+Threads: run() in the main thread, where the driver serves; each other is started through threads.py, named.
+Fails:   run() raises any error that keeps the mount from starting; later it returns an exit code.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ from r2fs.daemon import client, core_dumps, directories, mountpoint, starting, s
 from r2fs.daemon.control import ControlServer
 from r2fs.daemon.handover.keeper import Again
 from r2fs.daemon.handover.takeover import Left, TakeOver
-from r2fs.daemon.operations import table_of
+from r2fs.daemon.operations import table_of_mount
 from r2fs.daemon.parts import Parts
 from r2fs.daemon.prober import Prober
 from r2fs.daemon.reload import Reload, Source
@@ -190,7 +187,7 @@ class Service:
     def _serve(self, parts: Parts, ready: Callable[[], None], closing: ExitStack) -> int:
         settings = parts.settings
         stopping = Stopping(self._target, settings.stop_timeout_s, self._manager, self._clock)
-        operations = table_of(parts, stopping, lambda: self._restart(parts, stopping))
+        operations = table_of_mount(parts, stopping, lambda: self._restart(parts, stopping))
         control = ControlServer(
             settings.run_dir, starting.socket_name(settings), operations, self._threads.start
         )

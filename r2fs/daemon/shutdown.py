@@ -1,8 +1,8 @@
-"""Shutdown: the order in which a daemon's parts end.
+"""Shutdown: ends the daemon's parts in order, once.
 
-Owns:    that order, run once: take-over → uploads → engine's threads → store, cache, journal → outcome to the
-         clients that wait → control socket.
-Never:   decides to stop or how long uploads may take (stopping.py); unmounts, but after a failed start.
+The order: take-over → uploads → engine's threads → store, cache, journal → outcome to the clients that wait → control
+socket. stopping.py decides when, and how long uploads may take.
+
 Threads: run() from two, the driver's and the one that detached a busy mount: the second waits for the first.
 Locks:   _lock (no rank), held for the whole of it.
 """

@@ -1,9 +1,7 @@
-"""Spending: the cost of this month's requests, over restarts, and the budget that it is held against.
+"""Spending: the cost of this calendar month's requests (UTC), over restarts, compared with the budgets of the settings.
 
-Owns:    the count of the calendar month (UTC), and the change of the engine into and out of its frugal way.
-Never:   counts storage, which no request of a mount can change at once; subtracts the free tier, which is the account's.
+Storage is not counted, which no request of a mount can change at once; nor is the free tier, which is the account's.
 Threads: `run` in a thread of its own; `view` from any.
-Locks:   _lock, a leaf.
 """
 
 from __future__ import annotations

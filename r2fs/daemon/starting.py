@@ -1,8 +1,5 @@
-"""Starting: steps before the daemon's threads run, and their interruption by a signal.
+"""Steps of a start before the daemon's threads run, and their interruption by a signal.
 
-Owns:    limits of the process, the wait for the lock of a killed daemon, the log lines of a lost bucket,
-         and the name of a mount's files in the run directory.
-Never:   keeps state: service.py does.
 Fails:   StateLocked; KeyboardInterrupt at SIGINT and Stopped at SIGTERM or SIGHUP, within `interruptible`.
 """
 

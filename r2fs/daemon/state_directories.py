@@ -1,12 +1,12 @@
-"""State directories of this host: their places, their pending changes, and the one that a mount uses.
+"""State directories of this host: the search for them, their pending changes, and the choice of a mount's own.
 
-Owns:    the places to search, the record in each (`mount.json`), and the links to those elsewhere (--state-dir).
+A state is found by its record (`mount.json`), not by its name: the directory's name is a hash of one spelling of the
+endpoint (`places.slug`), and mounts by other spellings use it too. Links in the standard place lead to states in other
+places (--state-dir).
+
 Never:   deletes or moves one; reads one of another user; disturbs a daemon (disk/journal/summary.py).
          Imports no SQLite unless a journal is to be read.
 Fails:   softly where a directory cannot be read: its path is reported. `settle` with DirectoryUnusable.
-
-A state is found by its record, not by its name: the directory's name is a hash of one spelling of the
-endpoint (`places.slug`), and mounts by other spellings use it too.
 """
 
 from __future__ import annotations

@@ -1,14 +1,12 @@
 """Stopping: unmount, send pending changes within the time given, report the rest.
 
-Owns:    the decision to stop (a signal, `r2fs umount`, an unmount from outside), its deadline,
-         the wait for uploads, and the outcome.
-Never:   starts a thread; closes journal, cache or store (shutdown.py does, after the outcome).
+A stop is requested by a signal, `r2fs umount`, or an unmount from outside. A busy mount stays while changes are
+pending, at most until the deadline, since its programs may still finish; then it is detached lazily. Uploads continue
+all the time.
+
 Threads: request() and signal() in any; unmount_on_request() in one that service.py starts;
          drain() in the thread of the shutdown.
 Locks:   self._lock, with the condition on it; nothing else is taken inside.
-
-A busy mount stays while changes are pending, at most until the deadline, since its programs
-may still finish; then it is detached lazily. Uploads continue all the time.
 """
 
 from __future__ import annotations

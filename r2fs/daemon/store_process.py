@@ -1,13 +1,8 @@
-"""Store process: serves r2fs.client where there is no mount. Part of `r2fs client-store`.
+"""Store process: serves r2fs.client where there is no mount, in `r2fs client-store`.
 
-Owns:    the operations put, get, head, delete and url on a bucket, each request with descriptors of its bytes.
-Never:   keeps a file, a cache or a journal: an answer says what the bucket has confirmed.
-Threads: run() in one; each request in a thread that `spawn` makes.
-Fails:   each error is the answer of its request.
-
-The channel is a socket of packets. Each packet is a request in the form of `protocol.py`, with descriptors: of the
+The channel is a socket of packets. Each packet is a request in the form of `protocol.py`, with two descriptors: of the
 connection for the answer, and of the file with the bytes, or for them. The first packet of the process itself says
-that it is ready, or why not. It ends when the other end is closed.
+that it is ready, or why not. It ends when the other end is closed. An answer says what the bucket has confirmed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""systemd: readiness, status, watchdog, FD store and journal by their documented protocols, without a library.
+"""Protocols of systemd, without a library: sd_notify(3), sd_listen_fds(3), watchdog, and priorities for the journal.
 
-Owns:  sd_notify(3) datagrams, sd_listen_fds(3), WATCHDOG_USEC, and the `<3>` prefixes of sd-daemon(3).
-Never: starts a thread; fails: a notification that cannot be sent is logged.
+A notification that cannot be sent is logged.
 """
 
 from __future__ import annotations

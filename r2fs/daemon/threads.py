@@ -1,9 +1,6 @@
-"""Threads of the daemon, except a driver's own.
+"""Threads of the daemon, except a driver's own, and the event that ends them.
 
-Owns:    every thread that the service starts, and the event that ends them.
-Never:   waits for a thread without a limit.
-Threads: start() from any; stop() once.
-Locks:   none: threads to join are started before stop().
+Threads: start() from any; stop() once. Threads to join are started before stop().
 """
 
 from __future__ import annotations

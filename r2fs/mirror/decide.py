@@ -1,7 +1,6 @@
-"""Decision: what is to be done for one name, by what was in step, what is here, and what the bucket holds.
+"""Decision for one name, by the record of what was in step, the file and the object. Pure: no disk, no request, no clock.
 
-Owns:  the table of decisions. Pure: no disk, no request, no clock.
-Never: lets a removal win over a change; removes anything of which both sides were not in step before.
+A change wins over a removal; nothing is removed of which both sides were not in step before.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ def decide(step: InStep, local: Local | None, etag: str | None, way: Way, delete
     if local is not None and etag is not None:
         return _of_both(here, there, way)
     if local is not None:
-        return _of_a_file(step, here, there, way, delete)
-    return _of_an_object(step, here, there, way, delete)
+        return _of_a_file(here, there, way, delete)
+    return _of_an_object(here, there, way, delete)
 
 
 def _of_both(here: bool, there: bool, way: Way) -> Action:
@@ -61,7 +60,7 @@ def _of_both(here: bool, there: bool, way: Way) -> Action:
     return Action.NOTHING
 
 
-def _of_a_file(step: InStep, here: bool, there: bool, way: Way, delete: bool) -> Action:
+def _of_a_file(here: bool, there: bool, way: Way, delete: bool) -> Action:
     """A file without an object."""
     if way is Way.UP:
         return Action.UPLOAD
@@ -72,7 +71,7 @@ def _of_a_file(step: InStep, here: bool, there: bool, way: Way, delete: bool) ->
     return Action.REMOVE if delete else Action.LEAVE
 
 
-def _of_an_object(step: InStep, here: bool, there: bool, way: Way, delete: bool) -> Action:
+def _of_an_object(here: bool, there: bool, way: Way, delete: bool) -> Action:
     """An object without a file."""
     if way is Way.DOWN:
         return Action.DOWNLOAD

@@ -1,8 +1,6 @@
 """Download of one object into the tree: complete, compared, on the disk, and only then under its name.
 
-Owns:    the file on its way; time and mode of the file.
 Never:   replaces a file that is not the expected one, or that a program has open for writing.
-Threads: `fetch` in several.
 Fails:   StoreError, PreconditionFailed where the object is another version by now; Changed; LocalError, NoSpace.
 """
 

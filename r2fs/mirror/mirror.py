@@ -1,9 +1,7 @@
-"""Mirror: a directory and a prefix, kept in step by passes and by events of the directory.
+"""Mirror: keeps a directory and a prefix in step, by passes and by events of the directory.
 
-Owns:    the composition of the parts, the work of each thread, and the views for status, flush and stop.
-Never:   starts a thread: `workers` names the work of each.
-Threads: every public method.
-Locks:   self._lock (leaf), around the paths that events named.
+Threads: every public method; `workers` names the work of each thread, which the service starts.
+Locks:   self._lock (leaf).
 Fails:   as its parts, from `open`; later errors belong to a name, or to a pass, and are logged.
 """
 

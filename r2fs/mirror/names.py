@@ -1,6 +1,5 @@
-"""Names of a mirror: the key of a path, the path of a key, and the names that are not mirrored.
+"""Names of a mirror, in NFC: the key of a path, the path of a key, and the names that are not mirrored.
 
-Owns:    the NFC identity of both, and the spelling of each where it is another.
 Threads: every method: the tables are changed by single assignments.
 Fails:   NotMirrored, with the reason.
 """

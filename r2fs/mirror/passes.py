@@ -1,7 +1,6 @@
-"""A pass: list the bucket, walk the directory, and name all that is not in step.
+"""A pass: lists the bucket, walks the directory, and touches each name in the work queue that is not in step.
 
-Owns:    the comparison of both lists with the record; the names that cannot be mirrored.
-Never:   changes either side. Decides about names below a directory that could not be read.
+Never:   changes either side; decides about names below a directory that could not be read.
 Threads: one at a time.
 Fails:   StoreError of a listing; LocalError.
 """

@@ -1,7 +1,6 @@
-"""Work queue of a mirror: the names with work, when each is due, and those that a person must look at.
+"""Work queue of a mirror: one item for each name with work, when it is due, and the parked ones.
 
-Owns:    one item for each name: two threads never work on one name.
-Never:   loses a touch: a name that is touched while it is worked on is due again.
+Two threads never work on one name; a name that is touched meanwhile is due again.
 Threads: every method.
 Locks:   self._lock (leaf), with a condition on it.
 """

@@ -1,7 +1,5 @@
 """Objects of a mirror: that of a path, the comparison of files with the bucket, and the sum of all sizes.
 
-Never:   waits for uploads, or changes anything.
-Threads: every method.
 Fails:   InvalidArgument for a name that is not mirrored; StoreError from the bucket.
 """
 

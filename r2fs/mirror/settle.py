@@ -1,10 +1,10 @@
-"""Settling one name: look at the file and the object, decide, carry the decision out, and record what is in step.
+"""Settling of one name: look at file and object, decide, carry the decision out, and record what is in step.
 
-Owns:    the order of each step, so that a kill after any leaves a state from which the next mirror decides rightly:
-         the bytes are durable on both sides before their row says so.
+The bytes are durable on both sides before their row says so: after a kill at any step the next mirror decides rightly.
+
 Never:   removes a file or an object by a listing alone, or one that changed since it was in step.
 Threads: `step` in several, for different names.
-Fails:   Later where a name has to wait; NotMirrored, StoreError and LocalError as the parts below.
+Fails:   Later where a name has to wait; NotMirrored, StoreError and LocalError of its parts.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from functools import partial
 
 from r2fs.disk.mirror_record import InStep, MirrorRecord
 from r2fs.disk.plain_tree import OUT, OWN, PART, Changed, Local, Obstructed, PlainTree
-from r2fs.mirror.content import is_same
 from r2fs.mirror.decide import Action, Way, decide
 from r2fs.mirror.download import Downloader
 from r2fs.mirror.names import Names
 from r2fs.mirror.queue import Counts, Hint
-from r2fs.mirror.upload import Job, Uploader
+from r2fs.mirror.upload import Job, Uploader, is_same
 from r2fs.model.errors import BodyWithdrawn, ObjectMissing, PreconditionFailed
 from r2fs.model.keys import conflict_name, printable
 from r2fs.model.metadata import ATTEMPT

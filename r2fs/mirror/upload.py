@@ -1,6 +1,6 @@
-"""Upload of one file: a PUT, parts, or a copy of the object onto itself where only time or mode are new.
+"""Upload of one file: a PUT, parts, or a copy of the object onto itself where only time or mode are new; and the comparison
+of a file with an object.
 
-Owns:    the object's metadata, the multipart upload from `multipart_threshold` on, and its end after an error.
 Never:   publishes a mixture of two contents: each read is followed by a look at the file, and a change breaks the
          request off before its last byte.
 Threads: `send` in several; the parts of a large file in a pool of its own.
@@ -9,7 +9,9 @@ Fails:   StoreError (PreconditionFailed where another host was faster), BodyWith
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,6 @@ from r2fs.disk.body import FileBody
 from r2fs.disk.durable import local_error, outwait_file_time
 from r2fs.disk.mirror_record import MirrorRecord
 from r2fs.disk.plain_tree import Changed, Local, PlainTree
-from r2fs.mirror.content import is_known_to_be
 from r2fs.model.errors import BodyWithdrawn, StoreError
 from r2fs.model.keys import printable
 from r2fs.model.metadata import (
@@ -35,6 +36,8 @@ from r2fs.model.settings import Settings
 from r2fs.model.values import dataclass, replace
 
 GZIP = b"\x1f\x8b"  # RFC 1952
+PIECE = 1 << 20  # bytes in memory at once
+_OF_PARTS = re.compile(r"([0-9a-f]{32})-(\d{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +166,47 @@ class Uploader:
         except StoreError:
             return  # its row stays
         self._record.drop_multipart(upload_id)
+
+
+# ------------------------------------------------------------------ comparison by bytes
+def md5_of(fd: int, start: int = 0, length: int | None = None) -> bytes:
+    """MD5 of the file, or of a part of it."""
+    digest = hashlib.md5(usedforsecurity=False)
+    at, stop = start, os.fstat(fd).st_size if length is None else start + length
+    while at < stop and (data := os.pread(fd, min(PIECE, stop - at), at)):
+        digest.update(data)
+        at += len(data)
+    return digest.digest()
+
+
+def is_known_to_be(fd: int, size: int, info: ObjectInfo, part_size: int) -> bool | None:
+    """True if the file has the object's bytes, by their digests. None: the ETag does not tell.
+
+    An object of several parts is compared as one of parts of `part_size`.
+    """
+    if size != info.size:
+        return False
+    if info.md5 is not None:
+        return md5_of(fd).hex() == info.md5
+    found = _OF_PARTS.fullmatch(info.etag)
+    if found is None:
+        return None
+    count = -(-size // part_size)
+    if count != int(found[2]):
+        return None
+    parts = b"".join(md5_of(fd, n * part_size, min(part_size, size - n * part_size)) for n in range(count))
+    return True if hashlib.md5(parts, usedforsecurity=False).hexdigest() == found[1] else None
+
+
+def is_same(store: ObjectStore, fd: int, size: int, info: ObjectInfo, part_size: int) -> bool:
+    """Compare by digests, else by a download."""
+    known = is_known_to_be(fd, size, info, part_size)
+    if known is not None:
+        return known
+    at = 0
+    with store.get(info.key, if_match=info.etag) as download:
+        for data in download.chunks():
+            if os.pread(fd, len(data), at) != data:
+                return False
+            at += len(data)
+    return at == size

@@ -1,9 +1,7 @@
-"""Keepers: hold the mount's descriptor while no daemon runs.
+"""Keepers: hold the mount's descriptor while no daemon runs, in systemd's FD store or in a holder process (holder.py).
 
-Owns:    the daemon's side of both ways: systemd's FD store, and holder.py, a process of its own.
-Never:   touches the mount; decides whether a session can be continued (takeover.py does).
 Threads: called by the threads that start and end the daemon, one at a time; `describe` by any.
-Fails:   softly, with a logged warning: an unkept mount works, and ends with its daemon.
+Fails:   softly, with a logged warning: a mount that is not kept works, and ends with its daemon.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Take-over: a mount outlives its daemon, and another daemon continues it.
+"""Take-over: continues the mount of another daemon, and keeps this one's for a successor.
 
-Owns:    whether a kept session can be continued; its log in the run directory
-         (disk/sessionlog.py); and the end of a session that cannot.
-Never:   sends a request to the mount before a daemon serves it: the answer would never arrive.
+Owns:    the decision whether a kept session can be continued, its log in the run directory (disk/sessionlog.py), and
+         the end of a session that cannot.
+Never:   sends a request to the mount before a daemon serves it: no answer would arrive.
 Threads: find() and open_log() before any thread; keep() in the readiness thread; leave() and end() in the
          thread that ends the daemon.
-Locks:   _lock (no rank: nothing else is taken inside), so that a mount that ends at once is not kept afterwards.
 Fails:   softly: the mount then ends with its daemon. MountError where only a take-over was wanted.
 """
 

@@ -11,7 +11,7 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
-from r2fs.daemon.operations import Operations
+from r2fs.daemon.operations import MountOperations
 from r2fs.daemon.spending import SpentView
 from r2fs.model.ports import SystemClock
 from r2fs.model.views import QueueView
@@ -37,7 +37,7 @@ def operations(engine: Engine) -> Any:
         started_at_s=0.0,
     )
     stopping = SimpleNamespace(requested=threading.Event())
-    return Operations(parts, stopping, lambda: None)  # type: ignore[arg-type]
+    return MountOperations(parts, stopping, lambda: None)  # type: ignore[arg-type]
 
 
 def test_status_takes_no_request_and_answers_soon_while_500_uploads_run(
