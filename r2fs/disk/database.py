@@ -50,7 +50,6 @@ class Database:
         self._schema = schema
         self._reserve = reserve
         self._crash_point = crash_point
-        self._scope = _Scope(self)
         # before lock
         self._durability = threading.Lock()
         self._synced = -1  # number of commits that are on the disk; guarded by: _durability
@@ -81,18 +80,18 @@ class Database:
     # ------------------------------------------------------------------ transactions
     def transaction(self) -> AbstractContextManager[None]:
         """Commit all statements inside together, or none. Nests: the outermost commits."""
-        return self._scope
+        return self  # a generator would cost five calls more each time
 
-    def enter(self) -> None:
+    def __enter__(self) -> None:
         self.lock.acquire()
         self._depth += 1
 
-    def leave(self, failed: bool) -> None:
-        """End a transaction; the outermost, unless `failed`, with a commit and its effects."""
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        """End a transaction; the outermost with a commit and its effects, unless the block failed."""
         effects: list[Action] = []
         try:
             if self._depth == 1:
-                effects = self._end(failed)
+                effects = self._end(kind is not None)
         finally:
             self._depth -= 1
             self.lock.release()
@@ -254,19 +253,6 @@ class Database:
         if busy:
             raise LocalError(f"{self._path}: its log could not be synced, and is in use")
         self._log.sync_failed = False
-
-
-class _Scope:
-    """The context of every transaction: a generator's would cost five calls more each time."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def __enter__(self) -> None:
-        self._database.enter()
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        self._database.leave(failed=kind is not None)
 
 
 class _WriteAheadLog:

@@ -145,7 +145,6 @@ def _system_error(name: Path | None = None) -> OSError:
 
 
 def allocated_bytes(fd: int) -> int:
-    """Bytes of disk that the file occupies."""
     return os.fstat(fd).st_blocks * BLOCK
 
 

@@ -102,7 +102,6 @@ class MirrorRecord:
         return {row[0]: _in_step(row[1:]) for row in rows}
 
     def below(self, directory: str) -> list[str]:
-        """The names below `directory`."""
         rows = self._ask(
             "SELECT name FROM file WHERE name >= ? AND name < ?", (f"{directory}/", f"{directory}0")
         )

@@ -209,7 +209,6 @@ class PlainTree:
             )
 
     def evidence(self, own_name: str) -> Local:
-        """Evidence of a file in OWN."""
         with self._errors(OWN):
             return Local.of(os.lstat(own_name, dir_fd=self._own))
 

@@ -113,7 +113,6 @@ class Staging:
         os.utime(self.path(name), ns=(atime_ns, mtime_ns))
 
     def remove(self, name: str) -> None:
-        """Remove a file of data/, if it exists."""
         with suppress(FileNotFoundError):
             os.unlink(self.path(name))
 
@@ -147,7 +146,6 @@ class Staging:
             log.info("%s stays: %s", path, error)
 
     def links(self) -> dict[FileId, Path]:
-        """Paths of the files in open/."""
         found = {}
         with os.scandir(self.open_dir) as entries:
             for entry in entries:

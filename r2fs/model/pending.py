@@ -190,8 +190,6 @@ class Checkpoint(NamedTuple):
 
 
 class InFlight(NamedTuple):
-    """Upload attempt in flight."""
-
     attempt: str  # its id, in the journal and in the object's metadata
     key: str  # of the object being written
     modified: bool = False  # opened for writing since the attempt began

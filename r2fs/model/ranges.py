@@ -85,7 +85,6 @@ class RangeSet:
         return out
 
     def total(self) -> int:
-        """Bytes in the set."""
         return sum(self._stops) - sum(self._starts)
 
     def copy(self) -> RangeSet:

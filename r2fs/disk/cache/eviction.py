@@ -52,7 +52,6 @@ class Protection:
                 self._counts[name] = left
 
     def rename_locked(self, before: str, after: str) -> None:
-        """Move the counts of one row to another."""
         if before != after and before in self._counts:
             self._counts[after] = self._counts.get(after, 0) + self._counts.pop(before)
 
@@ -109,7 +108,6 @@ class Eviction:
         return victims, size <= 0
 
     def evicted(self, row: Row) -> None:
-        """Note an eviction."""
         if not row.again:
             self._ghosts[hash(row.key)] = None
         while len(self._ghosts) > GHOSTS:

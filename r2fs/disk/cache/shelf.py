@@ -219,7 +219,6 @@ def _is_missing(database: str) -> bool:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    """Yield the content files of a shelf."""
     with contextlib.suppress(OSError):
         for folder in os.scandir(directory):
             if FOLDER.fullmatch(folder.name) and folder.is_dir(follow_symlinks=False):

@@ -245,7 +245,6 @@ class Table(diskcache.Cache):  # type: ignore[misc]
         return [(row[7], Row(*row[:5])) for row in found]
 
     def names(self) -> Iterator[str]:
-        """Yield the keys of all rows."""
         for (key,) in self._sql("SELECT key FROM Cache"):
             yield key
 

@@ -164,7 +164,6 @@ class AttributeRows:
         self._run(f"DELETE FROM attributes {_AT} AND st_ino = ?", (*_split(key), st_ino))
 
     def put_all(self, writes: Iterable[Callable[[AttributeRows], None]]) -> None:
-        """Carry out several writes in one transaction."""
         with self._database.transaction():
             for write in writes:
                 write(self)

@@ -30,8 +30,6 @@ _CLOSED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, Sta
 
 
 class FileStat(NamedTuple):
-    """stat(2) of a staged file."""
-
     size: int
     mtime_ns: int
     ctime_ns: int
@@ -105,7 +103,6 @@ Verdict = Adopt | Unchanged | NeverStored | WithoutStaged | Missing | Doubtful |
 
 
 def classify(row: PendingInode, seen: Evidence) -> Verdict:
-    """Return the verdict on a row."""
     if row.staged is not None and seen.file is None:
         return _without_file(row, seen)
     if row.state == State.PARKED.value and row.reason in DOUBTFUL:

@@ -38,7 +38,6 @@ def load(
 
 
 def settings_of(values: Values) -> Settings:
-    """Settings of one mount. Raises SettingsError."""
     bucket = _bucket(values)
     if not bucket.several:
         values = values.for_bucket(bucket.name)
@@ -60,7 +59,6 @@ def settings_of(values: Values) -> Settings:
 
 
 def credentials_at(values: Values, bucket: str) -> Credentials:
-    """Credentials of a bucket, by its name."""
     return credentials_of(values.for_bucket(bucket))
 
 

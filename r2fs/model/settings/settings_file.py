@@ -41,8 +41,6 @@ MOUNT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # also a systemd in
 
 @dataclass(frozen=True, slots=True)
 class FileValue:
-    """One value of the file, not parsed."""
-
     raw: object
     where: str  # "/etc/r2fs/config.toml:12 [mount.takes]"
 
@@ -138,7 +136,6 @@ def _programs(path: Path, tables: object, lines: Mapping[tuple[str, str], int]) 
 def _tables(
     path: Path, group: str, of: str, data: Mapping[str, object], lines: Mapping[tuple[str, str], int]
 ) -> dict[str, Mapping[str, FileValue]]:
-    """The tables [group.NAME]."""
     tables = data.get(group, {})
     if not isinstance(tables, dict):
         raise SettingsError(f"{path}: {group} is a table for each {of}: [{group}.NAME]")
