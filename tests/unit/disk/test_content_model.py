@@ -130,4 +130,4 @@ class ContentMachine(RuleBasedStateMachine):
 
 
 TestContentModel = ContentMachine.TestCase
-TestContentModel.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestContentModel.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
