@@ -246,6 +246,8 @@ class SparseFile(BaseBytes):
 
     def fail(self, failure: R2fsError | None) -> None:
         """Make waiters for missing bytes raise `failure`; None: they wait again."""
+        if failure is self._failure is None:
+            return
         with self._ready:
             self._failure = failure
             self._ready.notify_all()

@@ -77,7 +77,7 @@ class Probes:
 
     @property
     def queued_downloads(self) -> int:
-        return self.downloads._queue.qsize()
+        return self.downloads._queued.qsize()
 
     @property
     def parts(self) -> SlottedQueue:

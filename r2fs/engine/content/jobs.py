@@ -17,8 +17,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from itertools import count
-from queue import PriorityQueue
+from queue import SimpleQueue
 from threading import Condition, Lock, get_ident
 
 from r2fs.model import causes
@@ -31,7 +30,6 @@ from r2fs.model.values import dataclass
 log = logging.getLogger(__name__)
 
 URGENT, AHEAD, SLOW = 0, 1, 2  # SLOW: a program with a rule waits, and others do not
-_STOP = 3
 
 SPARED = 2  # slots that SLOW jobs leave
 SPARE = 16  # threads for slow downloads
@@ -44,10 +42,13 @@ Job = Callable[[], None]
 
 class JobQueue:
     def __init__(self) -> None:
-        self._queue: PriorityQueue[tuple[int, int, Job | None, Cause | None]] = PriorityQueue()
-        self._number = count()
+        # constant
+        self._queued: SimpleQueue[None] = (
+            SimpleQueue()
+        )  # an item for each job, and for each thread that is to end
         # guarded by: _lock
         self._lock = Lock()
+        self._jobs: tuple[deque[tuple[Job, Cause]], ...] = (deque(), deque(), deque())  # by priority
         self._stopped = False
 
     def submit(self, job: Job, priority: int = URGENT) -> bool:
@@ -57,30 +58,33 @@ class JobQueue:
             cause = cause._replace(purpose=causes.AHEAD)
         with self._lock:
             if not self._stopped:
-                self._queue.put((priority, next(self._number), job, cause))
+                self._jobs[priority].append((job, cause))
+                self._queued.put(None)
             return not self._stopped
 
     @property
     def has_urgent(self) -> bool:
         """True if a reader's job waits for a thread."""
-        first = self._queue.queue[:1]  # a heap; a copy is made by one operation
-        return bool(first) and first[0][0] == URGENT
+        return bool(self._jobs[URGENT])
 
     def stop(self, threads: int) -> None:
         """End each of `threads` after the jobs queued so far; later ones are refused."""
         with self._lock:
             self._stopped = True
             for _ in range(threads):
-                self._queue.put((_STOP, next(self._number), None, None))
+                self._queued.put(None)
 
     def run(self) -> None:
         while self._do_next():
             pass
 
     def _do_next(self) -> bool:
-        _, _, job, cause = self._queue.get()
-        if job is None or cause is None:
-            return False
+        self._queued.get()
+        with self._lock:
+            first = next((jobs for jobs in self._jobs if jobs), None)
+            if first is None:
+                return False
+            job, cause = first.popleft()
         try:
             with causes.caused_by(cause):
                 self._do(job)
