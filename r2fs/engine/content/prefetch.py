@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from math import ceil
 from typing import NamedTuple
 
@@ -91,29 +92,24 @@ class Prefetch:
             or not (base and base.size)
         ):
             return False
-        children, ino = parent.listing.children, parent.ino
-        reads = self._siblings.reads(ino) or Reads()
-        limit = min(BYTES, self._core.settings.cache_size // idle.SHARE)
-        found = self._siblings.opened(
-            ino, node.name, cold, children, lambda name: self._size(children.get(name), reads), limit
-        )
-        if found:
-            cause = causes.now()._replace(purpose=causes.AHEAD)
-            self._waiting.extend(_Waiting(chosen, children[chosen.name], cause) for chosen in found)
-            self._forget_unwanted()
-        return cold and base.size > HEAD and self._shows_reads(ino)
-
-    def _shows_reads(self, ino: int) -> bool:
-        """True if a run in the directory reads beginnings alone, or has yet to show how much it reads.
-
-        Where each open asks for the version, the download of the whole file answers that, too.
-        """
-        reads = self._siblings.reads(ino, run=True)
-        return (
-            reads is not None
-            and reads.head is not None
+        children = parent.listing.children
+        if self._siblings.opened(parent.ino, node.name, cold, children):
+            self._choose(parent.ino, children)
+        return (  # where each open asks for the version, the download of the whole file answers that, too
+            cold
+            and base.size > HEAD
             and self._core.settings.consistency != "close-to-open"
+            and self._siblings.shows_reads(parent.ino)
         )
+
+    def _choose(self, ino: int, children: Mapping[str, Node]) -> None:
+        limit = min(BYTES, self._core.settings.cache_size // idle.SHARE)
+        cause = causes.now()._replace(purpose=causes.AHEAD)
+        for chosen in self._siblings.choose(
+            ino, lambda name, reads: self._size(children.get(name), reads), limit
+        ):
+            self._waiting.append(_Waiting(chosen, children[chosen.name], cause))
+        self._forget_unwanted()
 
     def read(self, node: Node, start: int, stop: int) -> None:
         """Note a read of a file that had missing bytes when it was opened. With Core.lock held."""

@@ -120,10 +120,10 @@ class Siblings:
         """True for a directory that is remembered."""
         return ino in self._directories
 
-    def reads(self, ino: int, run: bool = False) -> Reads | None:
-        """Return the reads of the file opened last in directory `ino`; None: no such directory, or no `run` there."""
+    def shows_reads(self, ino: int) -> bool:
+        """True if a run in directory `ino` reads beginnings alone, or has yet to show how much it reads."""
         directory = self._directories.get(ino)
-        return None if directory is None or (run and not directory.run) else directory.reads
+        return directory is not None and directory.run > 0 and directory.reads.head is not None
 
     def read(self, ino: int, name: str, size: int, start: int, stop: int) -> None:
         """Note a read of [start, stop) of a file of `size` bytes in directory `ino`."""
@@ -131,38 +131,29 @@ class Siblings:
         if directory is not None and directory.last == name:
             directory.reads.add(name, size, start, stop)
 
-    def opened(
-        self,
-        ino: int,
-        name: str,
-        cold: bool,
-        children: Collection[str],
-        size_of: Callable[[str], int],
-        limit: int,
-    ) -> list[Chosen]:
-        """Note an open in directory `ino`; return the names to download next, in order.
+    def opened(self, ino: int, name: str, cold: bool, children: Collection[str]) -> bool:
+        """Note an open in directory `ino`. True: names are to be chosen.
 
         `cold`: bytes are missing on this host; a directory is remembered from its first cold open on.
-        `size_of`: bytes of a name that may be chosen, else 0. `limit`: bytes chosen and not opened, at most.
         """
         directory = self._directories.get(ino)
         if directory is None:
             if cold:
                 self._remember(ino, name)
-            return []
+            return False
         self._directories.move_to_end(ino)
         hit = directory.take(name) is not None
         if name == directory.last:
-            return []
+            return False
         at = directory.index(name, children)
         steps = None if at is None else at - directory.at
         if steps is not None and -GAP <= steps <= 0:
-            return []
+            return False
         directory.last, directory.at = name, bisect_left(directory.names, name) if at is None else at
         if at is None or steps is None or not 0 < steps <= GAP:
             self._give_up(ino, directory, len(directory.ahead))
             directory.end_run()
-            return []
+            return False
         directory.run += 1
         if hit:
             directory.window = min(MOST, max(STEP, 2 * directory.window))
@@ -171,10 +162,29 @@ class Siblings:
         if directory.looked_for != directory.reads.head:
             directory.looked, directory.looked_for = "", directory.reads.head
         elif 2 * len(directory.ahead) > directory.window:
-            return []
-        if directory.run < directory.needed:
-            return []
-        return _choose(ino, directory, at, size_of, limit)
+            return False
+        return directory.run >= directory.needed
+
+    def choose(self, ino: int, size_of: Callable[[str, Reads], int], limit: int) -> list[Chosen]:
+        """Return the names to download next in directory `ino`, in order.
+
+        `size_of`: bytes to download of a name that may be chosen, else 0. `limit`: bytes chosen and not opened, at most.
+        """
+        directory = self._directories[ino]
+        chosen: list[Chosen] = []
+        names, at = directory.names, directory.at
+        begin = max(at + 1, bisect_right(names, directory.looked))
+        for name in names[begin : at + 1 + directory.window]:
+            size = 0 if name in directory.ahead else size_of(name, directory.reads)
+            if size and directory.bytes + size > limit:
+                break
+            directory.looked = name
+            if size:
+                directory.ahead[name] = Chosen(ino, name, size, directory.reads.tail)
+                directory.bytes += size
+                directory.count += 1
+                chosen.append(directory.ahead[name])
+        return chosen
 
     def _remember(self, ino: int, name: str) -> None:
         self._directories[ino] = _Directory(name)
@@ -227,22 +237,3 @@ class Siblings:
             directory.count -= len(directory.ahead)
             directory.needed *= WARY
             directory.end_run()
-
-
-def _choose(
-    ino: int, directory: _Directory, at: int, size_of: Callable[[str], int], limit: int
-) -> list[Chosen]:
-    chosen: list[Chosen] = []
-    names = directory.names
-    begin = max(at + 1, bisect_right(names, directory.looked))
-    for name in names[begin : at + 1 + directory.window]:
-        size = 0 if name in directory.ahead else size_of(name)
-        if size and directory.bytes + size > limit:
-            break
-        directory.looked = name
-        if size:
-            directory.ahead[name] = Chosen(ino, name, size, directory.reads.tail)
-            directory.bytes += size
-            directory.count += 1
-            chosen.append(directory.ahead[name])
-    return chosen

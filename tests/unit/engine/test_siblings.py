@@ -25,6 +25,20 @@ NAMES = [f"{n:04}.wav" for n in range(1000)]
 LIMIT = 64 << 20
 
 
+def choose(
+    siblings: Siblings,
+    ino: int,
+    name: str,
+    names: list[str],
+    size: int = 1,
+    limit: int = LIMIT,
+    cold: bool = True,
+) -> list[Chosen]:
+    """Open a file; return the choices. All files have `size` bytes."""
+    chooses = siblings.opened(ino, name, cold, names)
+    return siblings.choose(ino, lambda name, reads: size, limit) if chooses else []
+
+
 class Program:
     """Opens files of a directory; `chosen` are those fetched ahead, in order."""
 
@@ -41,7 +55,7 @@ class Program:
         """The numbers chosen at the last of these opens."""
         new: list[int] = []
         for n in numbers:
-            chosen = self.siblings.opened(ino, NAMES[n], cold, self.names, lambda name: self.size, self.limit)
+            chosen = choose(self.siblings, ino, NAMES[n], self.names, self.size, self.limit, cold)
             self.choices += chosen
             new = [NAMES.index(one.name) for one in chosen]
             self.chosen += new
@@ -140,7 +154,7 @@ def test_files_passed_over_are_surplus_and_end_the_run() -> None:
 def test_what_needs_no_download_is_no_surplus() -> None:
     program = Program()
     program.open(0)
-    for chosen in program.siblings.opened(1, NAMES[1], True, NAMES, lambda name: 1, LIMIT):
+    for chosen in choose(program.siblings, 1, NAMES[1], NAMES):
         program.siblings.skipped(chosen)
         program.siblings.skipped(chosen)
     program.open(500)
@@ -151,7 +165,7 @@ def test_what_needs_no_download_is_no_surplus() -> None:
 def test_a_failure_ends_the_run_without_surplus() -> None:
     program = Program()
     program.open(0)
-    first, second = program.siblings.opened(1, NAMES[1], True, NAMES, lambda name: 1, LIMIT)
+    first, second = choose(program.siblings, 1, NAMES[1], NAMES)
     program.siblings.failed(first)
     program.siblings.failed(second)  # of the same run
     assert not program.siblings.wants(second)
@@ -185,7 +199,7 @@ def test_a_very_large_directory_is_not_sorted() -> None:
     names = [f"{n:07}" for n in range(LARGEST + 1)]
     siblings = Siblings()
     for name in names[:5]:
-        assert siblings.opened(1, name, True, names, lambda name: 1, LIMIT) == []
+        assert choose(siblings, 1, name, names) == []
 
 
 # ------------------------------------------------------------------ which directories
@@ -214,7 +228,7 @@ def test_a_directory_with_all_files_here_is_not_remembered() -> None:
 
 # ------------------------------------------------------------------ in the engine
 COUNT = 200
-MIDDLE = 2 << 20  # bytes
+MIDDLE = 640 << 10  # bytes
 
 
 class Gate(MemoryStore):
