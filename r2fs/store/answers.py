@@ -1,10 +1,8 @@
-"""What an S3 server's refusals mean: one table from (code, status) to our errors.
+"""Errors for the refusals of an S3 server, by one table of codes and statuses; and a filter for text of a server.
 
-Owns:  the table. `tests/unit/store/test_answers.py` walks it.
-Never: imports boto3; `store/s3/store.py` asks `error_of()` with what boto3 reports.
-
-The code of the XML body decides, where the table knows it; else the HTTP status does. HEAD
-has no body: boto3 then gives the status as the code, so that it falls to the status by itself.
+Owns:  the table, which `tests/unit/store/test_answers.py` walks. The code of the XML body decides, if the table has it,
+       else the HTTP status. HEAD has no body: boto3 then gives the status as the code, which the table does not have.
+Never: imports boto3.
 """
 
 from __future__ import annotations
@@ -39,16 +37,13 @@ CODE = 60  # characters of an error code that are shown; the longest of S3's hav
 
 
 class SignatureRejected(BadCredentials):
-    """403 SignatureDoesNotMatch: a wrong secret, but R2 gives it now and then for a right one.
-
-    Worth a few retries within the store; what leaves the store is final.
-    """
+    """403 SignatureDoesNotMatch: a wrong secret; R2 now and then sends it for a right one. The store retries it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
     error: type[StoreError]
-    says: str  # what happened, in words; for Refused with the remedy
+    says: str  # the event, in words; for Refused with the remedy
 
 
 _KEY = Meaning(
@@ -157,7 +152,7 @@ _OTHER_REFUSAL = Meaning(Refused, "the bucket refuses the request; its reason fo
 
 
 def meaning_of(status: int, code: str) -> Meaning:
-    """What the table says; 5xx is Unavailable and everything else Refused where it says nothing."""
+    """Return the table's meaning; without one, Unavailable for 5xx and else Refused."""
     known = BY_CODE.get(code) or BY_STATUS.get(status)
     if known is not None:
         return known
@@ -165,7 +160,7 @@ def meaning_of(status: int, code: str) -> Meaning:
 
 
 def error_of(name: str, status: int, code: str, message: str = "") -> StoreError:
-    """Our error for an answer about `name` (a key, or the bucket's URL)."""
+    """Return the error for an answer about `name` (a key, or the bucket's URL)."""
     meaning = meaning_of(status, code)
     said = server_text(code, CODE) if code != str(status) else ""
     answer = " ".join(part for part in (str(status or ""), said) if part)
@@ -174,9 +169,9 @@ def error_of(name: str, status: int, code: str, message: str = "") -> StoreError
 
 
 class StoredDamaged(BodyDamaged):
-    """A PUT was answered with the ETag of other bytes than ours: what is stored there is damaged.
+    """A PUT was answered with the ETag of other bytes than were sent: the stored object is damaged.
 
-    `etag` is what the key holds now, so that sending again can replace exactly that.
+    `etag`: of that object, so that the next attempt replaces no other.
     """
 
     def __init__(self, message: str, etag: str) -> None:
@@ -195,7 +190,11 @@ _SIGNING = re.compile(
 
 
 def server_text(text: str, limit: int = SENTENCE) -> str:
-    """One printable line, cut to `limit` characters, without secrets, key ids and signatures."""
+    """Return one printable line, cut to `limit` characters, without secrets, key ids and signatures.
+
+    A server's answer may be of any length, move a terminal's cursor, and repeat the key, the token and the signature
+    of the request. Names of this host are left alone: a key of 64 hexadecimal digits is a name like any other.
+    """
     text = redact_identifiers(" ".join(text[: 100 * limit].split()))
     text = printable(_SIGNING.sub(_without_signature, text))
     return text if len(text) <= limit else text[: limit - 1] + "…"

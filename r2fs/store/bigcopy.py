@@ -1,8 +1,6 @@
-"""Copies inside the bucket of what is too large for one CopyObject.
+"""Copies inside the bucket of objects that are too large for one CopyObject: in parts of equal size, as R2 demands.
 
-Owns:  how such a copy is cut: equal parts, as R2 insists, the last one smaller.
-Never: talks to a server itself: it composes the port's own calls, so that over a retrying store
-       each part is retried by itself.
+The calls are those of the port ObjectStore, so that a retrying store retries each part by itself.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ def copy_by_parts(
     *,
     condition: Condition | None,
 ) -> str:
-    """The new ETag. What is stored beside `source` is kept where `meta` is None."""
+    """Return the new ETag. `meta` None: the source's are kept."""
     stored = require(store, source)
     if meta is None:
         meta = ObjectMeta(stored.content_type or ObjectMeta().content_type, dict(stored.metadata or {}))
@@ -49,7 +47,7 @@ def copy_by_parts(
 
 
 def require(store: ObjectStore, source: Version) -> ObjectInfo:
-    """HEAD of `source`. Raises PreconditionFailed or ObjectMissing unless it is there in that version."""
+    """Return the answer to HEAD of `source`. PreconditionFailed or ObjectMissing unless it is that version."""
     stored = store.head(source.key)
     if stored.etag != source.etag:
         raise PreconditionFailed(
@@ -59,6 +57,6 @@ def require(store: ObjectStore, source: Version) -> ObjectInfo:
 
 
 def part_size(size: int, limits: Limits) -> int:
-    """As large as one part copy should be, and larger where there would be too many."""
+    """Return COPY_PART, or more if there would be too many parts."""
     fewest = -(-size // limits.max_parts)
     return max(limits.min_part, min(COPY_PART, limits.max_copy), fewest)

@@ -1,12 +1,11 @@
 """Several buckets as one ObjectStore, whose keys begin with the bucket's name: `audiobooks/u/j/f` is `u/j/f` in `audiobooks`.
 
-Owns:    the choice of a request's bucket, and the listing of the buckets themselves, which takes no request unless the
-         service lists them.
-Never:   retries or counts (each bucket's RetryingStore does); copies from one bucket to another; makes an object of
-         a bucket's own directory.
+Owns:    the choice of a request's bucket, and the listing of the buckets, which takes a request only with `every`.
+Never:   retries or counts (each bucket's RetryingStore does); copies from one bucket to another; stores an object in
+         place of a bucket's directory.
 Threads: every method is thread-safe.
 Locks:   self._lock, a leaf, held while a bucket is opened for the first time: that sends nothing.
-Fails:   as the bucket does. A bucket that this store does not have holds nothing, and takes nothing: BucketMissing.
+Fails:   as the bucket does. Reads in a bucket that is not one of these find no object; writes raise BucketMissing.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ Owns:  the begin and the reason of an outage; the begin of each request in fligh
 Never: decides what is sent (`retry.py` and the engine's schedules do).
 Locks: self._lock, a leaf, held for a few assignments. `tell` is called without it.
 
-Any answer about an object counts, a refusal of this one request, too. What does not: no answer at
-all, and what refuses everything (the key, the rights, the bucket, the clock).
+An answer about one object counts, also a refusal. SILENCE does not: no answer at all, and the refusals that every
+request would get (for the key, the rights, the bucket, the clock).
 
-Requests to a server that takes them and answers none fail after a minute each. A view shows the outage before: a
+Requests to a server that takes them and answers none fail after a minute each. A view shows the outage earlier: when a
 request of `requested` has waited for SILENT_S, and no other has been answered since.
 """
 
@@ -45,7 +45,7 @@ class Health:
     def __init__(self, clock: Clock) -> None:
         # constant
         self._clock = clock
-        # set once, by who is to be told
+        # set once, by the daemon
         self.tell: Callable[[HealthView], None] = lambda view: None
         # guarded by: _lock
         self._lock = Lock()

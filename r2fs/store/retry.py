@@ -65,13 +65,13 @@ BRIEF = Policy(attempts=3, base_s=0.5, cap_s=1.0, within_s=5.0)  # check(): a pe
 
 
 class Keys(Protocol):
-    """The key that requests are signed with, which somebody may replace while r2fs runs."""
+    """The key that requests are signed with, which may be replaced while r2fs runs."""
 
     @property
     def generation(self) -> int: ...
 
     def renew(self, since: int) -> bool:
-        """Is another key in use now than that of generation `since`? Looks where the key came from."""
+        """Read the key again. True if another one is in use now than that of generation `since`."""
         ...
 
 
@@ -88,7 +88,7 @@ class Tries:
         attempt_number.set(1)
 
     def after(self, error: StoreError) -> None:
-        """Waits before the next attempt, or raises `error` if there is to be none."""
+        """Wait before the next attempt, or raise `error` if there is to be none."""
         self._store.health.failed(error)
         error.unknown = self.unknown
         self._made += 1
@@ -139,7 +139,7 @@ class RetryingStore:
         self.inner = inner
         self.clock = clock
         self.keys = keys
-        # opens connections for the first requests, and reports no error, since a request does; set once, where the store is made
+        # opens connections for the first requests, without errors; set once, where the store is made
         self.connect_ahead: Callable[[], None] = lambda: None
         self.health = Health(clock)
         self.counter = counter or RequestCounter()
@@ -157,7 +157,7 @@ class RetryingStore:
         return self.inner.limits
 
     def requests(self) -> RequestsView:
-        """What was sent so far."""
+        """Return the counts of requests so far."""
         return self.counter.view()
 
     def listen(self, tell: Callable[[HealthView, str], None], name: str = "") -> None:
@@ -314,10 +314,9 @@ class RetryingStore:
         )
 
     def _ours(self, key: str, meta: ObjectMeta | None, etag: str | None) -> str | None:
-        """The ETag of what `key` holds, if an attempt of this very call put it there.
+        """Return the ETag of the object at `key` if an attempt of this call has stored it.
 
-        An attempt's id settles it. Without one the bytes must be the same, and what is stored
-        beside them.
+        The attempt's id proves it; without one, the same bytes and the same metadata.
         """
         found = self._found(key)
         if found is None:
@@ -330,7 +329,7 @@ class RetryingStore:
         return found.etag if same else None
 
     def _found(self, key: str) -> ObjectInfo | None:
-        """Asked where an earlier attempt may have been carried out: so may it have been if there is no answer."""
+        """Send a HEAD after an attempt that may have been carried out; its own errors leave that unknown too."""
         try:
             return self.head(key)
         except ObjectMissing:

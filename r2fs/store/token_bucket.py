@@ -1,13 +1,13 @@
 """Token bucket: holds the bodies of one direction to a limit of bytes a second.
 
-Owns:    the tokens, the order of the flows that wait for them, and the hour of the timetable that holds.
-Never:   polls, or wakes anybody up while nothing is limited; cuts a body that has begun where the limit is lifted.
+Owns:    the tokens, the order of the flows that wait for them, and the current hour of the timetable.
+Never:   polls; wakes a thread while nothing is limited.
 Threads: every method is thread-safe.
 Locks:   `_lock`, a leaf, held for a few assignments. Where no limit is set, none is taken.
 
 A flow pays before it moves bytes: it gets its turn while the tokens are not in debt, and takes all that it asks for. So
-`piece` is the most by which a second is exceeded, besides BURST_S. Flows with a waiting program go first, in the order
-of arrival; of SHARE turns one is left to the rest: servers would close idle connections.
+a second exceeds the limit by `piece` at most, besides BURST_S. Flows with a waiting program go first, in the order of
+arrival; one of SHARE turns is left to the rest, since servers close idle connections.
 
 A body that has begun without a limit ends without one: it has 8 MiB or one part as a rule.
 """
@@ -27,7 +27,7 @@ BURST_S = 0.1  # of unused tokens kept: a thread that wakes up later than that h
 PIECES = 16  # of a second's bytes
 LEAST_PIECE = 1 << 10  # bytes
 SHARE = 16  # turns, of which one is of a flow that no program waits for
-LOOK_S = 600.0  # longest trust in the hour: somebody may have set the clock, or travelled to another zone
+LOOK_S = 600.0  # until the hour is looked up again: the clock or the time zone may have been changed
 SOON_S = 0.001  # shortest wait
 LONG_S = 3600.0  # a flow that is not the first waits to be woken up
 

@@ -1,7 +1,6 @@
 """Reading and writing the files of a local bucket.
 
-Owns:  one opened version, read to its end; one new file, written whole; durable directories.
-Never: knows keys' paths, side files or the lock.
+Owns:  the download of one version of a file, a new file that is written whole, and directories that are fsynced.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
-"""Keys as paths below the root of a local bucket, and errors of the disk as errors of a bucket.
+"""Paths of keys below the root of a local bucket, and StoreErrors for errors of the disk.
 
-Owns:  the rule for keys as paths, and the table of errnos.
-Never: opens a file.
 Fails: NoPath for a key that cannot be a path.
 """
 

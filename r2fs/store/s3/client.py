@@ -1,8 +1,6 @@
-"""The boto3 client: its settings and its hooks. Part of `store/s3/store.py`.
+"""The boto3 client: the settings that R2 needs (checksums, Expect, payload hashes, retries), and hooks.
 
-Owns:    what R2 needs set (checksums, Expect, payload hashes, retries), and the headers that boto3 has no
-         parameter for.
-Never:   knows keys, versions or conditions.
+Owns:    the headers that boto3 has no parameter for, and the counting of boto3's requests.
 Threads: a client may be used by any.
 """
 
@@ -48,7 +46,7 @@ _copy_headers: ContextVar[Mapping[str, str] | None] = ContextVar("_copy_headers"
 def make_client(
     bucket: Bucket, counter: RequestCounter, connect_s: float, read_s: float, session: Session | None = None
 ) -> S3Client:
-    """A client with everything switched as R2 needs it."""
+    """Return a client that sends nothing that R2 refuses."""
     secrets = bucket.credentials
     style: Literal["path", "virtual"] = "virtual" if bucket.addressing == "virtual" else "path"
     config = Config(
@@ -104,15 +102,15 @@ def make_client(
 
 
 def _key_of(params: Mapping[str, Any]) -> str:
-    """The key of an operation's object, or the prefix of a LIST; of several objects, the first."""
+    """Return the key of an operation's object, or the prefix of a LIST; of several objects, the first."""
     objects = params.get("Delete", {}).get("Objects", ())
     key = objects[0]["Key"] if objects else params.get("Key") or params.get("Prefix") or ""
     return str(key)
 
 
 def _stay_here(params: dict[str, Any], **_: object) -> None:
-    """boto3 looks for a bucket's region by HEAD when it is redirected: of a server that redirects
-    everything (http to https) it asks for ever. Redirects are for AWS's own endpoints."""
+    """Keep boto3 from following redirects of an endpoint other than AWS's own: it looks for the bucket's region by
+    HEAD, for ever if the server redirects everything (http to https)."""
     params["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
@@ -121,13 +119,13 @@ def _add_copy_headers(params: dict[str, Any], **_: object) -> None:
 
 
 def _accept_gzip(request: AWSPreparedRequest, **_: object) -> None:
-    """Past the signature: proxies change this header. Without it http.client asks for `identity`."""
+    """Set Accept-Encoding after the signature, since proxies change this header."""
     if takes_gzip():
         request.headers["Accept-Encoding"] = "gzip"
 
 
 def _sign_by_md5(params: dict[str, Any], **_: object) -> None:
-    """The one integrity header that every S3 server knows, in place of boto3's CRC."""
+    """Send Content-MD5, which every S3 server knows, in place of boto3's CRC."""
     params["context"].pop("checksum", None)
     digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
     params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
@@ -135,7 +133,7 @@ def _sign_by_md5(params: dict[str, Any], **_: object) -> None:
 
 @contextmanager
 def with_copy_headers(added: Mapping[str, str]) -> Iterator[None]:
-    """CopyObject sends these as well, in this context alone."""
+    """Send these headers with CopyObject of this context."""
     token = _copy_headers.set(added)
     try:
         yield

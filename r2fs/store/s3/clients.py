@@ -1,10 +1,9 @@
 """The two transports of a bucket, boto3's client and `Requests`, and the key that both sign with.
 
-Owns:    the choice of transport for each frequent request. What reads may be asked for twice: by boto3 again, if the
-         first answer is not understood. A write is sent again only if AWS has refused it for its region, which boto3
-         finds: after any other answer that is not understood, `retry.py` finds out whether the write was done.
-Never:   keeps a key that somebody has replaced.
-Threads: a client may be used by any. One whose key was replaced gives way to another between two requests.
+Owns:    the choice of transport for each frequent request. A read whose answer is not understood is sent again by boto3.
+         A write is sent again only if AWS has refused it for its region, which boto3 finds: after any other answer
+         that is not understood, `retry.py` finds out whether the write was done.
+Threads: a client may be used by any. After a change of the key the next request goes by another.
 Locks:   Clients._lock, a leaf, held while `Requests` are made, for which a key may be looked up, and while the key is
          replaced.
 """
@@ -50,7 +49,7 @@ READS = frozenset({"GetObject", "HeadObject", "ListObjectsV2"})
 ELSEWHERE = frozenset({301, 302, 307, 400})  # AWS's answers about a bucket of another region
 ODD = 8  # answers that boto3 alone has understood, until it goes first
 
-UNREADABLE: tuple[type[Exception], ...] = (R2fsError, *EXPECTED)  # what reading a key anew may raise
+UNREADABLE: tuple[type[Exception], ...] = (R2fsError, *EXPECTED)  # errors of reading a key again
 
 
 class _Made:
@@ -180,7 +179,7 @@ class Clients:
         return make_client(self._bucket, self._counter, connect_s, read_s)
 
     def renew(self, since: int) -> bool:
-        """Look where the key came from. True if another one is in use now than that of generation `since`."""
+        """Read the key again. True if another one is in use now than that of generation `since`."""
         if self.generation != since:
             return True
         bucket, old = self._bucket, self._made

@@ -37,7 +37,7 @@ _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)\r\
 
 
 class Source(Protocol):
-    """The bytes of a body, from their start."""
+    """A body, from its start."""
 
     def __len__(self) -> int: ...
     def read(self, size: int = -1, /) -> bytes: ...
@@ -91,9 +91,9 @@ class _Response(http.client.HTTPResponse):
 
 
 class Received:
-    """An answer: status, headers (names in lower case; what comes twice is joined), and its body to be read.
+    """An answer: status, headers (names in lower case; values of the same name are joined), and the body to be read.
 
-    Its connection is free as soon as the body has been read to its end; `close` before that ends it.
+    The connection can be used again once the body has been read to its end; `close` before that closes it.
     """
 
     def __init__(self, response: http.client.HTTPResponse, done: Callable[[bool], None]) -> None:
@@ -171,9 +171,9 @@ class Connections:
         return Received(response, lambda again: self._keep(sock, again and is_sent))
 
     def connect_ahead(self, url: str) -> None:
-        """Open connections until AHEAD are idle: to the first requests each would cost two round trips.
+        """Open connections until AHEAD are idle, which saves the first requests two round trips each.
 
-        An error is no concern: the next request meets it, and reports it. `url`: the server's, for the log.
+        Errors are logged alone: the next request meets them, and reports them. `url`: the server's, for the log.
         """
         try:
             while len(self._idle) < AHEAD and not self._is_closed:
@@ -184,7 +184,7 @@ class Connections:
             self.close()
 
     def close(self) -> None:
-        """No connection is kept from now on; those in use end with their answers."""
+        """Close the idle connections now, and those in use after their answers."""
         self._is_closed = True
         while self._idle:
             with suppress(IndexError):
@@ -199,7 +199,7 @@ class Connections:
                 break
             if not _is_readable(sock) or _has_ticket(sock):
                 return sock
-            sock.close()  # the server has ended it, or says what nobody asked
+            sock.close()  # the server has closed it, or sent bytes that belong to no request
         return None
 
     def _keep(self, sock: socket.socket, again: bool) -> None:
@@ -238,7 +238,7 @@ class Connections:
     def _asked(
         self, sock: socket.socket, head: bytes, request: Request
     ) -> tuple[http.client.HTTPResponse, bool]:
-        """The answer's beginning, and whether all was sent: a server may refuse before it has read a body."""
+        """Return the answer's head, and False if a part of the body was not sent: a server may refuse before."""
         response = _Response(sock, method=request.method)
         try:
             refused = _written(sock, head, request.body)
@@ -275,7 +275,7 @@ def _written(sock: socket.socket, head: bytes, body: Source | None) -> OSError |
 
 
 def _has_ticket(sock: socket.socket) -> bool:
-    """True if all that has come is TLS's own: tickets for later sessions, which a server sends after the handshake."""
+    """True if TLS alone has data to read: tickets for later sessions, which a server sends after the handshake."""
     if not isinstance(sock, ssl.SSLSocket):
         return False
     sock.setblocking(False)

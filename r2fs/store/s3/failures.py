@@ -1,7 +1,7 @@
-"""Errors of boto3 and of our own connections in place of an answer, as errors of r2fs. Part of `store/s3/store.py`.
+"""Translation of errors of boto3 and of r2fs's own connections into StoreError.
 
-Owns:    the table of exceptions without an S3 answer, and which of them have reached no server.
-Never:   knows what an answer means: `store/answers.py` does.
+Owns:    the table of exceptions without an S3 answer, and those of them for which no server was reached. The meaning of
+         S3's own errors is in `store/answers.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from r2fs.store.s3.xml import Malformed
 
 DETAIL = 300  # characters of an exception's text that are shown
 
-# What is raised where there was no answer, or none to be understood. The first row that fits counts.
+# Exceptions without an S3 answer: botocore's classes, r2fs's error, the sentence. The first row that fits counts.
 WITHOUT_ANSWER: tuple[tuple[tuple[type[Exception], ...], type[StoreError], str], ...] = (
     (
         (
@@ -94,7 +94,7 @@ NOT_REACHED = (
 
 
 def without_answer(error: BaseException, name: str, host: str) -> StoreError:
-    """Our error for what boto3 raised without an S3 answer."""
+    """Return the StoreError for an exception without an S3 answer; raise any other exception."""
     for kinds, ours, says in WITHOUT_ANSWER:
         if isinstance(error, kinds):
             detail = server_text(str(error), DETAIL)
@@ -102,7 +102,7 @@ def without_answer(error: BaseException, name: str, host: str) -> StoreError:
     raise error
 
 
-# What boto3's parser and hooks raise for a header that is not what its model says.
+# Exceptions of boto3's parser and hooks for a header that does not fit its model.
 MISREAD: tuple[type[Exception], ...] = (
     ValueError,
     KeyError,
@@ -116,9 +116,9 @@ TRANSLATED: tuple[type[Exception], ...] = (Malformed, *EXPECTED, *MISREAD)
 
 
 class translated(Answer):
-    """One request, whose errors become ours. `name`: the key, or the bucket's URL. `dated` has the last word.
+    """Context of one request: errors become StoreErrors. `name`: the key, or the bucket's URL.
 
-    No generator: a download has several, and each costs as much as a system call.
+    dated  completes the error of a refusal
     """
 
     __slots__ = ("_dated", "_host", "_name", "_outgoing")

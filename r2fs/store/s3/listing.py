@@ -1,8 +1,8 @@
-"""A LIST's answer as a page: every field that is read is there and makes sense, or the page is none.
+"""Pages of listings, and results of a batch of deletes, from the documents of the answers.
 
-Owns:    what a listing must say to be believed: that it is of this bucket and this prefix, whether it goes on
-         and where, and of each object the key, the size and the time, and an ETag that is one or empty.
-Never:   asks; judges the order of keys: servers have orders of their own.
+Owns:    the conditions on a listing: it is of this bucket and this prefix; it says whether more follows, and from
+         where; each object has a key, a size, a time, and an ETag that is valid or empty.
+Never:   judges the order of keys: servers have orders of their own.
 Fails:   Malformed.
 """
 
@@ -55,9 +55,9 @@ def page_of(document: Document, asked: Asked) -> ListPage:
 
 
 def not_deleted(document: Document, keys: Sequence[str]) -> dict[str, StoreError]:
-    """Of a batch of `keys`: which are not deleted, and why. Quiet answers name these alone.
+    """Return the errors of a batch of `keys`, by key. A quiet answer names no others.
 
-    An error that names none of the keys may be any key's: then nothing is known of any.
+    Malformed for an error that names none of the keys: it may be the error of any.
     """
     exact, spelled = set(keys), {nfc(key): key for key in keys}
     failed: dict[str, StoreError] = {}
@@ -93,7 +93,7 @@ def _require_same(fields: Mapping[str, str], asked: Asked, plain: Callable[[str]
 
 
 def _of_table(table: Table, plain: Callable[[str], str], asked: Asked) -> list[ObjectInfo]:
-    """As `_object` for each row; what is odd of a column sends all rows there."""
+    """Return the same as `_object` for each row, which is called if any column has an unusual value."""
     columns, prefix = table.columns, asked.prefix
     keys = [plain(key) if "%" in key or "+" in key else key for key in columns["Key"]]
     sizes, etags, times = columns["Size"], columns["ETag"], columns["LastModified"]
@@ -120,7 +120,7 @@ def _object(row: Mapping[str, str], key: str, asked: Asked) -> ObjectInfo:
         return ObjectInfo(
             key,
             _size(_field(row, "Size")),
-            # None at all, as of the directories that files have made on SeaweedFS, makes the others no less true.
+            # SeaweedFS lists directories that it made for their files without an ETag.
             sane_etag(etag) if bare(etag) else "",
             _time_ns(_field(row, "LastModified")),
         )
@@ -130,7 +130,7 @@ def _object(row: Mapping[str, str], key: str, asked: Asked) -> ObjectInfo:
 
 def _field(row: Mapping[str, str], name: str, of: str = "") -> str:
     text = row.get(name)
-    if text is None or (not text and name != "Key"):  # a key that is empty is nobody's, and is not shown
+    if text is None or (not text and name != "Key"):  # an object with an empty key is not shown
         raise Malformed(f"no {name}{of}")
     return text
 
@@ -164,7 +164,7 @@ def _time_ns(text: str) -> int:
 
 
 def _next(fields: Mapping[str, str], asked: Asked) -> str | None:
-    """None: that was the last page. IsTruncated alone decides, as S3 documents it."""
+    """Return the token of the next page; None after the last. IsTruncated alone decides, as S3 documents it."""
     if fields["IsTruncated"] == "false":
         return None
     token = fields.get("NextContinuationToken")

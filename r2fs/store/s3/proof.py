@@ -1,9 +1,9 @@
-"""Proofs that a write was carried out: what its answer must say to be believed, and a HEAD where it does not.
+"""Proofs that a write was carried out: by the answer's ETag, or else by a HEAD.
 
-Owns:    the rules. A PUT is proved by the MD5 of the bytes that were sent as its ETag, a Complete by the ETag
-         that its parts make, a copy by its source's ETag. Any other answer is compared with what the key holds.
-Never:   believes a status alone: what is called stored is dropped here.
-Fails:   MalformedAnswer where there is no proof: the write may or may not have been done.
+Owns:    the rules. The ETag of a PUT is the MD5 of the bytes that were sent, that of a Complete is made of its parts',
+         that of a copy is its source's. After any other answer the object at the key is compared.
+Never:   believes a status alone.
+Fails:   MalformedAnswer without a proof: the write may or may not have been done.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Head = Callable[[str], ObjectInfo]
 def put(
     head: Head, key: str, answer: Mapping[str, Any], outgoing: Outgoing, meta: ObjectMeta, md5_etags: bool
 ) -> str:
-    """The ETag of what was put. No request where it is the MD5 of the bytes."""
+    """Return the ETag of the object. Sends nothing if it is the MD5 of the bytes."""
     etag = verified(key, answer, outgoing, md5_etags) if answer.get("ETag") else None
     if etag is not None and etag == outgoing.md5_hex:
         return etag
@@ -40,7 +40,7 @@ def put(
 
 
 def complete(head: Head, key: str, answer: Mapping[str, Any], parts: Sequence[Part]) -> str:
-    """The ETag of the completed upload. No request where it is the one that the parts make."""
+    """Return the ETag of the completed upload. Sends nothing if it is the one that the parts make."""
     etag, made = etag_of(key, answer), multipart_etag(parts)
     if etag == made:
         return etag
@@ -49,11 +49,9 @@ def complete(head: Head, key: str, answer: Mapping[str, Any], parts: Sequence[Pa
 
 
 def copy(head: Head, key: str, answer: Mapping[str, Any], source: Version) -> str:
-    """The ETag of the copy. No request where it is its source's, or where one of them is no MD5 of the bytes."""
+    """Return the ETag of the copy. Sends nothing if it is its source's, or if one of both is no MD5."""
     etag = etag_of(key, answer)
-    if etag == source.etag or not (
-        is_md5(etag) and is_md5(source.etag)
-    ):  # of what came in parts it is another
+    if etag == source.etag or not (is_md5(etag) and is_md5(source.etag)):  # a source in parts has another
         return etag
     found = _looked(head, key, source.size)
     return _etag(found, found.etag == etag)
@@ -68,10 +66,6 @@ def _looked(head: Head, key: str, size: int) -> ObjectInfo:
         ) from error
     except StoreError as error:  # whatever it is: the write may have been done
         raise MalformedAnswer(f"{printable(key)}: whether it was stored is not known: {error}") from error
-    return _etag_sized(found, size)
-
-
-def _etag_sized(found: ObjectInfo, size: int) -> ObjectInfo:
     _etag(found, found.size == size)
     return found
 

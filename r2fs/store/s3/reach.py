@@ -1,6 +1,5 @@
-"""The way to an endpoint, step by step: name, connection, TLS, clock. For diagnosis, without credentials.
+"""Diagnosis of an endpoint without credentials, in steps: host name, connection, TLS, clock.
 
-Owns:    the steps, each with its error; the certificates that are trusted are boto3's.
 Never:   signs a request; changes anything.
 Fails:   Unavailable, naming the step.
 """
@@ -38,7 +37,7 @@ class Answered:
 
 
 class Endpoint:
-    """The server of a bucket. `proxy` is not None where requests go through one: then it resolves and connects."""
+    """The server of a bucket. `proxied`: requests go through a proxy, which resolves and connects."""
 
     def __init__(self, bucket: Bucket) -> None:
         # constant

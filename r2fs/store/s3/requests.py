@@ -1,11 +1,10 @@
-"""The requests that are many, without boto3: GET, HEAD, LIST, PUT, a part, DELETE of one object.
+"""Frequent requests without boto3: GET, HEAD, LIST, PUT, upload of a part, DELETE of one object.
 
-Owns:    how their arguments become a request, and their answer's headers boto3's fields: arguments and fields have
-         boto3's names, so that either may send a request (`Clients.send`).
-Never:   retries; believes an answer that `wire.py` has not judged.
-Threads: any.
-Fails:   ClientError for a refusal, as boto3 raises it; Malformed for an answer that is not understood; else what
-         `connections.py` and `signing.py` raise.
+Owns:    the conversion of boto3's arguments into a request, and of an answer's headers into boto3's fields: with the
+         same names boto3 can send the same request (`Clients.send`).
+Never:   retries; uses an answer that `wire.py` has not judged.
+Fails:   ClientError for a refusal, as boto3; Malformed for an answer that is not understood; the errors of
+         `connections.py` and `signing.py`.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ USER_AGENT = f"r2fs/{__version__}"
 _VALUES = re.compile(r"[\x20-\x7e]*\Z")  # no line break, nothing that servers read differently
 _LENGTH = re.compile(r"[0-9]{1,19}\Z")
 
-# boto3's names, and where their values travel.
+# boto3's names of arguments, and the headers or query parameters that carry their values.
 _HEADERS = {
     "CacheControl": "cache-control",
     "ContentDisposition": "content-disposition",
@@ -92,14 +91,14 @@ OPERATIONS: Mapping[str, Operation] = {
 
 SIZED = frozenset({"GetObject", "HeadObject"})  # their answers say an object's length and time
 
-# True where the GET or HEAD that runs in this context takes bytes that are stored packed as they are.
+# True if the GET or HEAD of this context takes packed bytes, as they are stored.
 _takes_gzip: ContextVar[bool] = ContextVar("_takes_gzip", default=False)
 takes_gzip = _takes_gzip.get
 
 
 @contextmanager
 def accepting_gzip() -> Iterator[None]:
-    """GetObject and HeadObject say that they take gzip, in this context alone. Nothing is unpacked here."""
+    """Send `Accept-Encoding: gzip` with GetObject and HeadObject of this context. Nothing is unpacked here."""
     token = _takes_gzip.set(True)
     try:
         yield
@@ -114,7 +113,7 @@ class Connections(Protocol):
 
 
 class Requests:
-    """To one bucket. `signer` None: requests are not signed."""
+    """Requests to one bucket. `signer` None: they are not signed."""
 
     def __init__(
         self,
@@ -135,9 +134,9 @@ class Requests:
         self._counter = counter
 
     def send(self, operation: str, asked: Mapping[str, Any], limit_s: float | None = None) -> dict[str, Any]:
-        """Send, and return the answer's fields. Of a GET, `Body` is to be read and closed.
+        """Send a request, and return the answer's fields. `Body`, of a GET, must be read or closed.
 
-        `limit_s`: of each wait for the server; None: as the settings have it.
+        `limit_s`: of each wait for the server; None: the setting.
         """
         request = self._request(OPERATIONS[operation], asked)
         size = int(request.headers.get("content-length", "0"))
@@ -198,7 +197,7 @@ class Requests:
 
 
 def _fields(headers: Mapping[str, str], is_sized: bool = True) -> dict[str, Any]:
-    """Return boto3's fields of an answer, as far as the store reads them. Malformed for a length or time that is none.
+    """Return the fields of an answer that the store reads. Malformed for an invalid length or time of an object.
 
     `is_sized`: length and time are those of an object.
     """
@@ -230,7 +229,7 @@ def _moment(text: str) -> datetime:
 
 
 def _refusal(operation: str, verdict: Verdict, headers: Mapping[str, str]) -> boto_errors.ClientError:
-    """As boto3 has it: without an S3 error its status is the code."""
+    """Return the exception that boto3 would raise: without an S3 error the status is the code."""
     code = verdict.code or str(verdict.status)
     message = verdict.message if verdict.code else http.client.responses.get(verdict.status, "")
     answer: Any = {

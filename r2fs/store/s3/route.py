@@ -1,8 +1,9 @@
-"""The way to a bucket as boto3's client takes it: host, path, region, and the certificates that are trusted.
+"""Route to a bucket: host, path, region and trusted certificates, found by a URL that boto3's client presigns.
 
-Owns:    which ways are left to boto3: through a proxy, to an access point or a directory bucket of AWS, and those that are signed differently.
+Owns:    the choice of routes that boto3 alone can take: through a proxy, to an access point or a directory bucket of
+         AWS, and with other signatures.
 Never:   sends a request.
-Fails:   botocore's exceptions where a credential cannot be had: a URL of boto3's tells the way, and is signed.
+Fails:   botocore's exceptions if there is no credential to sign the URL with.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Route:
 
 
 def route_of(client: S3Client, bucket: str) -> Route | None:
-    """None: boto3 alone knows the way."""
+    """Return the route; None: boto3 alone can take it."""
     if bucket.startswith("arn:") or bucket.endswith("--x-s3"):  # directory buckets have sessions
         return None
     url = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": _KEY}, ExpiresIn=60)
@@ -60,7 +61,7 @@ def route_of(client: S3Client, bucket: str) -> Route | None:
 
 
 def tls_context(client: S3Client) -> ssl.SSLContext | None:
-    """Trusts the certificates that boto3's own session trusts; None: boto3 alone knows them."""
+    """Return a context that trusts the same certificates as boto3's session; None: boto3 alone knows them."""
     session: Any = client._endpoint.http_session  # type: ignore[attr-defined]
     trusted: Any = getattr(session, "_verify", None)  # True, or a file's name
     if not trusted:
@@ -71,5 +72,5 @@ def tls_context(client: S3Client) -> ssl.SSLContext | None:
     try:
         context.load_verify_locations(get_cert_path(trusted))
     except OSError:
-        return None  # boto3 says what is wrong with the file
+        return None  # boto3 reports the error of the file
     return context

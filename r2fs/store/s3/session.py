@@ -1,7 +1,7 @@
-"""boto3's session: the key that requests are signed with, and where it comes from. Part of `store/s3/store.py`.
+"""boto3's session: the key that requests are signed with, from the settings, a profile or AWS's own places.
 
-Owns:    which files of AWS's are read, and that a key is known as a secret before an answer can repeat it.
-Never:   sends a request; keeps a key by itself: a profile and AWS's own places are read by botocore.
+Owns:    the check of AWS's files before botocore reads them, and the redaction of a key before an answer can repeat it.
+Never:   sends a request.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def open_session(credentials: Credentials) -> Session:
 
 
 def _keep_few_endpoints(session: Session) -> None:
-    """Drop the endpoints of services that no credential and no bucket comes from: botocore keeps those of all AWS, in
-    7 MB, as long as a client lives."""
+    """Drop the endpoints of all services but NEEDED: botocore keeps those of all AWS, in 7 MB, as long as a client
+    lives."""
     core: Any = session._session
     resolver: Any = core._get_internal_component("endpoint_resolver")
     for partition in resolver._endpoint_data["partitions"]:
@@ -50,7 +50,7 @@ def _keep_few_endpoints(session: Session) -> None:
 
 
 def _check_aws_files() -> None:
-    """botocore reads these by itself, runs the `credential_process` that they name, and waits for a FIFO."""
+    """Refuse AWS's files that other users can change: botocore runs the `credential_process` that they name."""
     for variable, usual in AWS_FILES.items():
         path = os.path.expanduser(os.environ.get(variable) or usual)
         try:
@@ -81,7 +81,7 @@ def frozen_key(session: Session) -> Frozen | None:
 
 
 class HiddenKey:
-    """The key that a client signs with is known as a secret before an answer can repeat it, wherever it came from."""
+    """Redacts the key that a client signs with before an answer can repeat it."""
 
     def __init__(self, session: Session) -> None:
         # constant
@@ -90,7 +90,7 @@ class HiddenKey:
         self._token: object = self  # of the last request; no token is None
 
     def look(self, token: object) -> None:
-        """`token`: of the request that has just been signed. A role's is another one each hour."""
+        """Redact the key of a request that was signed with the session token `token`; a role's changes each hour."""
         if token == self._token:
             return
         frozen = frozen_key(self._session)

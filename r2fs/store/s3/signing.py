@@ -1,8 +1,7 @@
-"""AWS Signature Version 4 in the Authorization header, as botocore's signer makes it for S3.
+"""AWS Signature Version 4 in the Authorization header, the same as botocore's signer makes for S3.
 
 Owns:    the percent-encoding of keys and queries, the canonical request, and the signing key of one day.
-Never:   reads a body: it is UNSIGNED-PAYLOAD, as `client.make_client` sets boto3's.
-Threads: any; the cached key is replaced as a whole.
+Never:   reads a body: the signature says UNSIGNED-PAYLOAD, as boto3's does (`client.make_client`).
 Fails:   NoCredentialsError; what a refresh of the credentials raises; ValueError for a key that is not Unicode.
 """
 
@@ -48,12 +47,12 @@ class _Key(NamedTuple):
 
 
 def encoded_key(key: str) -> str:
-    """An object's key as a part of a URL's path: nothing is normalised, slashes stay."""
+    """Return an object's key as part of a URL's path: nothing is normalised, slashes stay."""
     return key if _PLAIN.match(key) else quote(key, safe="/" + _UNRESERVED)
 
 
 def encoded_query(pairs: Mapping[str, str]) -> str:
-    """The query in its canonical form: encoded, and sorted by name. No name comes twice."""
+    """Return the query in its canonical form: encoded, and sorted by name."""
     if not pairs:
         return ""
     encoded = [(quote(name, safe=_UNRESERVED), quote(pairs[name], safe=_UNRESERVED)) for name in pairs]
@@ -61,7 +60,7 @@ def encoded_query(pairs: Mapping[str, str]) -> str:
 
 
 class Signer:
-    """`credentials` gives those that boto3's own client signs with, renewed by then; None: there are none."""
+    """`credentials` returns those of boto3's client, renewed if they were about to expire; None: there are none."""
 
     def __init__(self, credentials: Callable[[], Frozen | None], region: str, service: str = "s3") -> None:
         # constant

@@ -1,13 +1,13 @@
-"""A bucket behind an S3 API, R2's first of all.
+"""ObjectStore of a bucket behind an S3 API: R2 in the first place.
 
-Owns:    the requests and the conditions in them, and how boto3's answers become our values and errors.
+Owns:    the requests, and the conditions in them.
 Never:   retries (`store/retry.py` does), reads a body whole, sets a Content-Encoding that was not there.
-Threads: every method is thread-safe; boto3's client is, and there is no state besides.
-Fails:   StoreError's subclasses; what a Body raises while it is read comes out as it is.
+Threads: every method is thread-safe.
+Fails:   StoreError's subclasses; an error that a Body raises while it is read is raised unchanged.
 
-Where R2 takes no condition, or nobody knows whether it does, a HEAD looks as well: before a
-Complete, and after a part copy at the source; before a copy at the destination where the server is not R2. What may be
-understood is sent nevertheless, so that a server that honours it leaves no window.
+A condition that the server may ignore is checked by a HEAD too: before a Complete, after a part copy at the source,
+and before a copy at the destination, unless the server is R2. The condition is sent nevertheless: a server that honours
+it leaves no time between check and write.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from r2fs.model.addresses import SignedUrl, UrlRequest
+from r2fs.model.addresses import SignedUrl, UrlRequest, attachment, token_end_s
 from r2fs.model.errors import (
     BucketMissing,
     ObjectLocked,
@@ -31,7 +31,6 @@ from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
 from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket, Credentials
-from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
@@ -42,7 +41,6 @@ from r2fs.store.s3.clients import Clients
 from r2fs.store.s3.download import Packed, S3Download, Wire, discard
 from r2fs.store.s3.failures import translated
 from r2fs.store.s3.listing import Asked, not_deleted, page_of
-from r2fs.store.s3.presign import presigned
 from r2fs.store.s3.services import service_of
 from r2fs.store.s3.values import (
     conditions,
@@ -70,7 +68,7 @@ def connect(
     credentials: Callable[[], Credentials] | None = None,
     counter: RequestCounter | None = None,
 ) -> RetryingStore:
-    """The bucket, with retries and with its requests counted. Sends nothing yet."""
+    """Return the bucket, with retries and with its requests counted. Nothing is sent yet."""
     store = S3Store(
         bucket,
         clock=clock,
@@ -122,7 +120,7 @@ class S3Store:
 
     # ---- the bucket as a whole
     def check(self) -> None:
-        """One LIST of one key, with short timeouts; the clock is compared by the answer's Date."""
+        """Send one LIST of one key, with short timeouts; the clock is compared with the answer's Date."""
         check_bucket(self._bucket, self._clients, self._checks, self._translated)
 
     def list_page(
@@ -157,7 +155,7 @@ class S3Store:
         return answer
 
     def _require_bucket(self) -> None:
-        """HEAD says 404 for a missing key and for a missing bucket alike. Which one is it?"""
+        """Raise BucketMissing if the bucket is missing: to HEAD of a key the answer is 404 then too."""
         if self._clock.monotonic() - self._bucket_seen_s < BUCKET_SEEN_S:
             return
         try:
@@ -200,7 +198,7 @@ class S3Store:
         return S3Download(self._wire, key, answer, info, length)
 
     def _listed_size(self, key: str) -> int:
-        """Of an object whose own answers do not tell it."""
+        """Return the size of an object whose own answers lack it."""
         for found in self.list_page(key, limit=1).objects:
             if found.key == key:
                 return found.size
@@ -310,7 +308,7 @@ class S3Store:
         return proof.complete(self.head, key, seen.read().fields, parts)
 
     def _look_first(self, key: str, condition: Condition | None) -> None:
-        """A HEAD in place of a condition that the server may ignore."""
+        """Send a HEAD in place of a condition that the server may ignore."""
         if condition is None:
             return
         try:
@@ -338,8 +336,6 @@ class S3Store:
     ) -> str:
         if not self.limits.r2_copies:
             self._look_first(key, condition)
-        if source.size > self.limits.max_copy:
-            return copy_by_parts(self, source, key, meta, condition=condition)
         asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
         if meta is not None:
             if meta.headers is None:
@@ -368,8 +364,20 @@ class S3Store:
         return stored
 
     def presign(self, key: str, request: UrlRequest) -> SignedUrl:
+        credentials = self._clients.credentials
+        if credentials.anonymous:
+            raise Refused(
+                f"{printable(key)}: a mount without credentials signs no URL: mount with a key, or use --public"
+            )
+        params: Any = self._at(key)
+        if request.download_name is not None:
+            params["ResponseContentDisposition"] = attachment(request.download_name)
+        method = "put_object" if request.put else "get_object"
         with self._translated(key):
-            return presigned(self._client, self._name, key, request, self._clients.credentials)
+            url = self._client.generate_presigned_url(method, Params=params, ExpiresIn=request.expires_s)
+        token = credentials.session_token
+        temporary = token is not None or "X-Amz-Security-Token=" in url
+        return SignedUrl(url, temporary, token_end_s(token) if token else None)
 
     def close(self) -> None:
         self._clients.close()

@@ -27,7 +27,7 @@ from r2fs.store.answers import StoredDamaged, server_text
 from r2fs.store.bodies import Outgoing
 from r2fs.store.s3.xml import Malformed
 
-# Said of the bytes besides their type, by boto3's names: who writes the object again sends it again, or it is lost.
+# Headers that a later write of the object must send again, or they are lost: boto3's names, and those of HTTP.
 _KEPT = {
     "CacheControl": "cache-control",
     "ContentDisposition": "content-disposition",
@@ -37,7 +37,7 @@ _KEPT = {
     "WebsiteRedirectLocation": "website-redirect-location",
     "StorageClass": "storage-class",
 }
-# Classes whose objects can be read at once, and are not what a PUT makes anyway.
+# Storage classes whose objects can be read at once, without that of a plain PUT.
 _CLASSES = frozenset(
     {
         "STANDARD_IA",
@@ -48,12 +48,12 @@ _CLASSES = frozenset(
         "EXPRESS_ONEZONE",
     }
 )
-LATEST_NS = MAX_TIME_NS - 86_400 * 10**9  # what is changed later has room to be later
+LATEST_NS = MAX_TIME_NS - 86_400 * 10**9  # so that a later change can have a later time
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 _RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})\Z", re.IGNORECASE)
-_ETAG = re.compile(r"[!#-~]{1,256}\Z")  # without its quotes: what can be sent back in If-Match
-_TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+\Z")  # RFC 9110: what a header's name may hold
+_ETAG = re.compile(r"[!#-~]{1,256}\Z")  # without quotes: a value that If-Match can hold
+_TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+\Z")  # RFC 9110: the name of a header
 _WORD = re.compile(r"=\?(?:utf-8)\?([bq])\?([^?]*)\?=", re.IGNORECASE)
 _WORD_BYTES = 45  # RFC 2047: a word has at most 75 characters; 45 bytes are 60 of base64
 # Control characters are no XML, or become others, and Cloudflare's simulator strips white space at the ends.
@@ -68,7 +68,7 @@ def malformed(name: str, what: object) -> MalformedAnswer:
 
 
 def sane_etag(text: str) -> str:
-    """The ETag without quotes. Malformed for none, and for what is none."""
+    """Return the ETag without quotes. Malformed for an empty or invalid one."""
     etag = bare(text.strip())
     if not _ETAG.match(etag):
         raise Malformed("an ETag that is none" if etag else "no ETag")
@@ -140,7 +140,7 @@ def kept_of(stored: Mapping[str, Any]) -> dict[str, str]:
 
 
 def described(kept: Mapping[str, str] | None) -> dict[str, Any]:
-    """boto3's parameters for what `kept_of` found."""
+    """Return boto3's parameters for the result of `kept_of`."""
     asked: dict[str, Any] = {
         name: encode_value(kept[header]) for name, header in _KEPT.items() if kept and header in kept
     }
@@ -150,7 +150,7 @@ def described(kept: Mapping[str, str] | None) -> dict[str, Any]:
 
 
 def described_object(key: str, meta: ObjectMeta, limit: int) -> dict[str, Any]:
-    """Return boto3's parameters for what is stored beside the bytes. Refused past `limit` bytes of metadata."""
+    """Return boto3's parameters for type, metadata and headers. Refused past `limit` bytes of metadata."""
     metadata = encoded(meta.metadata)
     if sum(len(name) + len(value) for name, value in metadata.items()) > limit:
         raise Refused(
@@ -161,12 +161,12 @@ def described_object(key: str, meta: ObjectMeta, limit: int) -> dict[str, Any]:
 
 
 def name_refused(key: str, error: StoreError) -> Refused:
-    """Return the error for a 404 to what needs no object: the server's routes do not know such a path."""
+    """Return the error for a 404 to a request that needs no object: the server has no route for such a path."""
     return Refused(f"{printable(key)}: the server does not take this name: rename the file ({error})")
 
 
 def _moment(text: str) -> datetime:
-    """RFC 9111: what is no date, `0` above all, says that it has expired already."""
+    """Return the time of an Expires header. RFC 9111: an invalid date, `0` above all, means expired."""
     try:
         return parsedate_to_datetime(text)
     except ValueError:
@@ -174,7 +174,7 @@ def _moment(text: str) -> datetime:
 
 
 def ns(moment: datetime) -> int:
-    """Nanoseconds since 1970; the nearest that can be kept: servers in Go send the year 1 for "not known"."""
+    """Return nanoseconds since 1970, within the journal's range: servers in Go send the year 1 for "not known"."""
     if moment.tzinfo is UTC:  # of listings: a thousand times a page
         since = moment - _EPOCH
         found = (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
@@ -184,7 +184,7 @@ def ns(moment: datetime) -> int:
 
 
 def length_of(answer: Mapping[str, Any]) -> int | None:
-    """Bytes of the body, also where only the range of a part says so (`bytes 0-9/1234`); None: it does not tell."""
+    """Return the bytes of the body, by its length or by its range (`bytes 0-9/1234`); None: neither is known."""
     if "ContentLength" in answer:
         return int(answer["ContentLength"])
     first, _, last = answer.get("ContentRange", "").partition("/")[0].removeprefix("bytes ").partition("-")
@@ -192,9 +192,9 @@ def length_of(answer: Mapping[str, Any]) -> int | None:
 
 
 def total(content_range: str | None, length: int) -> int:
-    """The object's size by `bytes 0-9/1234`, or `length` where the answer is the whole object.
+    """Return the object's size by `bytes 0-9/1234`, or `length` if the answer is the whole object.
 
-    Malformed for a range that is none, or of another length than the body's.
+    Malformed for an invalid range, or one of another length than the body's.
     """
     if content_range is None:
         return length
@@ -244,7 +244,7 @@ def destination_headers(condition: Condition | None) -> dict[str, str]:
 
 
 def verified(key: str, answer: Mapping[str, Any], outgoing: Outgoing, md5_etags: bool = True) -> str:
-    """The answer's ETag, unless it is the MD5 of other bytes than were read from the body."""
+    """Return the answer's ETag. StoredDamaged if it is the MD5 of other bytes than were read from the body."""
     etag = etag_of(key, answer)
     sent = outgoing.md5_hex
     if md5_etags and sent is not None and tells_md5(etag, answer) and etag != sent:
@@ -253,7 +253,7 @@ def verified(key: str, answer: Mapping[str, Any], outgoing: Outgoing, md5_etags:
 
 
 def encoded(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Ready to be sent. Refused for a name that no header can have."""
+    """Return metadata as headers. Refused for a name that no header can have."""
     out = {}
     for name, value in metadata.items():
         if not _TOKEN.match(name.lower()):
@@ -263,7 +263,7 @@ def encoded(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def decoded(metadata: Mapping[str, str]) -> dict[str, str]:
-    """As it was before `encoded`, or as another tool meant it."""
+    """Return metadata from headers, also of other tools."""
     return {name.lower(): decode_value(value) for name, value in metadata.items()}
 
 

@@ -51,7 +51,7 @@ SLOWEST = 2  # a body of this size may take so many times the longest silence of
 AT_WORK = frozenset({"CompleteMultipartUpload", "CopyObject", "UploadPartCopy"})
 AT_WORK_S = 1800.0
 
-# Which status says that it was done. Of all others below 300 nothing is known.
+# Statuses of success. After any other status below 300 the outcome is not known.
 DONE: Mapping[str, frozenset[int]] = {
     "GetObject": frozenset({200, 206}),
     "PutObject": frozenset({200, 201, 204}),
@@ -67,14 +67,14 @@ PARSED_BY_BOTO3 = frozenset(
     {"GetBucketCors", "GetBucketLifecycleConfiguration", "ListMultipartUploads", "ListBuckets"}
 )
 
-# What stands before a server, a proxy of the studio for one, refuses by these without an S3 error.
+# Statuses by which a proxy before the server refuses, without an S3 error.
 WITHOUT_CODE = frozenset({401, 403, 413, 429, 507})
 
-# What reading a body raises, by urllib3 and by http.client.
+# Exceptions of reading a body, of urllib3 and of http.client.
 SILENT: tuple[type[Exception], ...] = (urllib3.exceptions.ReadTimeoutError, TimeoutError)
 BROKEN: tuple[type[Exception], ...] = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
 
-# Headers that boto3 makes numbers and times of, and nobody here reads: garbage in them is no matter.
+# Headers that boto3 parses as numbers and times, and that r2fs does not use: they may hold garbage.
 UNREAD = frozenset(
     {
         "x-amz-missing-meta",
@@ -96,7 +96,7 @@ class Answer:
     _token: Token[Answer | None]
 
     def __init__(self) -> None:
-        self.arrived = False  # a status line and headers; what fails from here on is the answer's fault
+        self.arrived = False  # status line and headers have come: an error from here on is the answer's
         self.document: Document | None = None
 
     def read(self) -> Document:
@@ -124,7 +124,7 @@ class Sent(Protocol):
 
 
 class Came(Protocol):
-    """Its answer, of which the body has not been read. `headers` knows its names in lower case."""
+    """The answer to it, with the body unread. `headers` are looked up by names in lower case."""
 
     @property
     def status_code(self) -> int: ...
@@ -136,7 +136,7 @@ class Came(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Outcome that an answer states. `code` "" of a refusal: its status says all. `is_open`: a GET's body is still to be read."""
+    """Outcome that an answer states. `code` is "" for a refusal without an S3 error; `is_open`: a GET's body is unread."""
 
     status: int
     is_open: bool = False
@@ -163,20 +163,20 @@ def receive(raw: Any, size: int, url: str, broken: Callable[[str, Exception], Ex
 
 
 class Judge:
-    """Reads answers, but for the body of a GET that succeeded. `seconds`: the longest silence of a connection."""
+    """Reads answers, without the body of a GET that succeeded. `seconds`: the longest silence of a connection."""
 
     def __init__(self, seconds: float) -> None:
         # constant
         self._within_s = seconds * SLOWEST
 
     def judge(self, request: Sent, operation: str, response: Came) -> Verdict:
-        """Judge the answer that has just come. Its document goes into the Answer of this context."""
+        """Judge an answer. Its document goes into the Answer of this context."""
         answer = _answer.get() or Answer()
         answer.arrived = True
         try:
             return self._judged(request, operation, response, answer)
         except BaseException:
-            response.raw.close()  # what was not read must not be taken for the next answer
+            response.raw.close()  # the rest of the body must not be taken for the next answer
             raise
 
     def _judged(self, request: Sent, operation: str, response: Came, answer: Answer) -> Verdict:
@@ -233,7 +233,7 @@ class Judge:
 
 
 def _refused(request: Sent, response: Came, body: bytes) -> Verdict:
-    """An S3 error, or what its status alone says. Malformed for what another kind of server answers."""
+    """Return the verdict of an S3 error, or of a status alone. Malformed for the answer of another kind of server."""
     status: int = response.status_code
     error = error_of_body(body) if request.method != "HEAD" else None
     if error is not None:
@@ -257,12 +257,12 @@ def _to(response: Came) -> str:
 
 # ------------------------------------------------------------------ boto3's side
 def install(client: Any, seconds: float) -> None:
-    """Every answer to `client` comes through here. `seconds`: the longest silence of a connection."""
+    """Let a Judge read every answer to `client`. `seconds`: the longest silence of a connection."""
     client.meta.events.register_last("before-send.s3", _Receiver(client._endpoint, seconds))
 
 
 class _Receiver:
-    """Sends a request in botocore's place."""
+    """Sends a request in botocore's place, and judges the answer."""
 
     def __init__(self, endpoint: Any, seconds: float) -> None:
         # constant
@@ -270,7 +270,7 @@ class _Receiver:
         self._judge = Judge(seconds)
 
     def __call__(self, request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
-        request.stream_output = True  # else the session reads the body whole before anybody can look at it
+        request.stream_output = True  # else the session reads the body whole
         heads: Any = request.headers
         for name, value in heads.items():
             if isinstance(value, bytes):  # as botocore leaves them: urllib3 fails on them at a 303
@@ -284,13 +284,13 @@ class _Receiver:
 
 
 def _made(response: AWSResponse, verdict: Verdict) -> AWSResponse:
-    """The answer with no body but an error's, of which everything has been read."""
+    """Return an answer for boto3, with the body that was read, or that of an error."""
     body = _error_body(verdict) if verdict.code else verdict.body
     return AWSResponse(response.url, verdict.status, cast(Any, response.headers), _Whole(body))
 
 
 def _error_body(verdict: Verdict) -> bytes:
-    """boto3 asks in the region that AWS's error names; of another server's endpoint it does not."""
+    """Return an S3 error with the region that AWS names: boto3 sends the request again there."""
     where = f"<Region>{verdict.region}</Region>" if verdict.region else ""
     said = f"<Code>{escape(verdict.code[:200])}</Code><Message>{escape(verdict.message[:1000])}</Message>"
     return f"<Error>{said}{where}</Error>".encode()

@@ -60,7 +60,7 @@ class Form:
     fields: frozenset[str] = frozenset()  # children of the root
     rows: Mapping[str, frozenset[str]] = field(
         default_factory=dict
-    )  # repeated children: what is read of each
+    )  # repeated children, and the fields that are read of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def _with_alike_rows(body: bytes, form: Form) -> Document | None:
     try:
         found = _Reader((form, ERROR, NESTED_ERROR)).read(taken[0])
     except Malformed:
-        return None  # once more, for the place in the whole answer
+        return None  # read the whole again, for the error's place in it
     if [row for name, row in found.rows if name == _ALIKE] != [{}] or found.rows[0][0] != _ALIKE:
         return None
     return replace(found, rows=found.rows[1:], table=taken[1])
@@ -206,7 +206,7 @@ class _Reader:
         self._text: list[str] = []
         self._depth = 0
         self._events = 0
-        parser = self._parser = expat.ParserCreate("utf-8")  # whatever the document says, which is checked
+        parser = self._parser = expat.ParserCreate("utf-8")  # `_declaration` checks the document's encoding
         parser.buffer_text = True
         parser.XmlDeclHandler = self._declaration
         parser.StartDoctypeDeclHandler = self._doctype
