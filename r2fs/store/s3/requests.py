@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
 import botocore.exceptions as boto_errors
@@ -220,6 +221,7 @@ def _fields(headers: Mapping[str, str], is_sized: bool = True) -> dict[str, Any]
     return found
 
 
+@lru_cache(512)  # files of one directory were often stored in the same second
 def _moment(text: str) -> datetime:
     try:
         moment = parsedate_to_datetime(text)

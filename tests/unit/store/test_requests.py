@@ -17,7 +17,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials as BotoCredentials
 from botocore.exceptions import HTTPClientError
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from r2fs.model.errors import BadCredentials, MalformedAnswer, PermissionRefused, Refused
@@ -87,6 +87,7 @@ def by_botocore(method: str, path: str, query: str, headers: dict[str, str], tok
     token=st.sampled_from([None, "token/+="]),
 )
 @example("GET", "a  b", {}, {"spaces": "  a   b  "}, None)
+@settings(max_examples=50)
 def test_a_signature_is_botocores(
     method: str, key: str, query: dict[str, str], meta: dict[str, str], token: str | None
 ) -> None:
@@ -282,6 +283,7 @@ TEXT = st.one_of(
 
 
 @pytest.mark.expect_warnings('Failed to parse the "Expires"')  # botocore's
+@settings(max_examples=50)
 @given(heads=st.lists(st.tuples(HEADER, TEXT), max_size=8))
 def test_fields_of_an_answer_are_boto3s(both: Any, heads: list[tuple[str, str]]) -> None:
     """Or the answer is not understood, and boto3 is asked."""
