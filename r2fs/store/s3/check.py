@@ -109,48 +109,32 @@ def check_bucket(bucket: Bucket, clients: Clients, checks: Checks, translated: T
     client. Refusals are explained by boto3's answer, but for silence and throttling.
     """
     wanted: dict[str, Any] = {"Bucket": bucket.name, "Prefix": bucket.prefix, "MaxKeys": 1}
-    try:
-        answered, date = _by_requests(bucket, clients, translated, wanted)
-    except Retryable as error:
-        if not isinstance(error, MalformedAnswer):
-            raise checks.explained(error) from error.__cause__
-        answered, date = False, None
-    except StoreError as error:
-        log.debug("%s: by boto3, after %s", bucket.url, error)
-        answered, date = False, None
-    if not answered:
-        date = _by_boto(bucket, clients, checks, translated, wanted)
-    checks.check_clock(date)
 
+    def listed(send: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        with translated() as seen:
+            answer = send()
+            page_of(seen.read(), Asked(bucket.name, bucket.prefix))
+        return answer
 
-def _by_requests(
-    bucket: Bucket, clients: Clients, translated: Translated, wanted: Mapping[str, Any]
-) -> tuple[bool, str | None]:
-    """Return True and the answer's Date; False: boto3 alone knows the way."""
-    with translated() as seen:
-        requests = clients.requests()
-        if requests is None:
-            return False, None
-        answer = requests.send("ListObjectsV2", wanted, TIMEOUT_S)
-        page_of(seen.read(), Asked(bucket.name, bucket.prefix))
-    return True, answer.get("Date")
-
-
-def _by_boto(
-    bucket: Bucket, clients: Clients, checks: Checks, translated: Translated, wanted: Mapping[str, Any]
-) -> str | None:
-    """Return the answer's Date."""
+    requests = clients.requests()
+    if requests is not None:
+        try:
+            answer = listed(lambda: requests.send("ListObjectsV2", wanted, TIMEOUT_S))
+        except StoreError as error:
+            if isinstance(error, Retryable) and not isinstance(error, MalformedAnswer):
+                raise checks.explained(error) from error.__cause__
+            log.debug("%s: by boto3, after %s", bucket.url, error)
+        else:
+            checks.check_clock(answer.get("Date"))
+            return
     with translated():
         client = clients.make(TIMEOUT_S, TIMEOUT_S)
     try:
-        with translated() as seen:
-            answer: Mapping[str, Any] = client.list_objects_v2(**wanted)
-            page_of(seen.read(), Asked(bucket.name, bucket.prefix))
+        answer = listed(lambda: client.list_objects_v2(**wanted))
     except MalformedAnswer as error:
         raise checks.not_s3() from error
     except StoreError as error:
         raise checks.explained(error) from error.__cause__
     finally:
         client.close()
-    date: str | None = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return date
+    checks.check_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
