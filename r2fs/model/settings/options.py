@@ -80,6 +80,9 @@ _METRICS = Text(
     "a loopback address as 127.0.0.1:9464, unix:/PATH of a socket, or the /DIRECTORY of a textfile collector",
     r"(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\]):\d{1,5}|(unix:)?/[^\x00-\x1f]+",
 )
+_BYTES = Size(0, 1024 * TIB)
+_DOLLARS = Number(0, 10**6)
+_SHORT = Duration(0, 3600)  # of a wait
 _KEY = Text("letters, digits and signs without a space", r"[\x21-\x7e]+")
 
 GROUPS: dict[str, tuple[Option, ...]] = {
@@ -130,9 +133,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             "Transport. auto: the frequent requests without boto3, except through a proxy; boto3: all by boto3.",
         ),
         Option(
-            "md5_etags",
-            Switch(),
-            "Compare bytes with ETags as MD5; false for a server with other ETags.",
+            "md5_etags", Switch(), "Compare bytes with ETags as MD5; false for a server with other ETags."
         ),
     ),
     "Credentials. Prefer variables, files of mode 0600 or systemd credentials to values in this file": (
@@ -177,7 +178,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("cache_size", Size(MIB, 1024 * TIB), "Largest size of the cache of clean content."),
         Option(
             "min_free",
-            Size(0, 1024 * TIB),
+            _BYTES,
             "Free space on the cache's disk below which clean content is evicted; 0: 256 MiB, while programs write.",
         ),
         Option("cache_ttl", Duration(0, 3650 * DAY_S), "Age at which content is fetched again; 0: never."),
@@ -212,11 +213,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option(
             "multipart_threshold", Size(5 * MIB, MAX_PUT), "Files from this size on are uploaded in parts."
         ),
-        Option(
-            "upload_delay",
-            Duration(0, 3600),
-            "Delay of an upload after close: write, tag, rename cost one upload.",
-        ),
+        Option("upload_delay", _SHORT, "Delay of an upload after close: write, tag, rename cost one upload."),
         Option(
             "upload_deadline", Duration(0, DAY_S), "Longest delay of a file that is changed again and again."
         ),
@@ -225,12 +222,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
             Size(MIB, 1024 * TIB),
             "Limit of bytes not yet in the bucket; at the limit, writers wait.",
         ),
-        Option(
-            "dirty_wait", Duration(0, 3600), "Longest wait of a writer at dirty_limit; then: no space left."
-        ),
-        Option(
-            "quota", Size(0, 1024 * TIB), "Largest size of the mount's files, shown as its size; 0: no limit."
-        ),
+        Option("dirty_wait", _SHORT, "Longest wait of a writer at dirty_limit; then: no space left."),
+        Option("quota", _BYTES, "Largest size of the mount's files, shown as its size; 0: no limit."),
         Option("stop_timeout", Duration(0, 30 * DAY_S), "Longest wait for uploads when the mount stops."),
         Option("local_patterns", Patterns(), "Names of files that stay on this host."),
     ),
@@ -273,22 +266,20 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("umask", Mask(), "Permission bits removed from files without a mode in the bucket."),
     ),
     "Warnings of `r2fs status`": (
-        Option("warn_cache_size", Size(0, 1024 * TIB), "Warn of a cache above this size; 0: never."),
+        Option("warn_cache_size", _BYTES, "Warn of a cache above this size; 0: never."),
         Option("warn_queue", Count(0, 10**9), "Warn of more pending changes than this; 0: never."),
         Option("warn_hit_rate", Count(0, 100), "Warn of fewer cache hits than this percentage; 0: never."),
     ),
     "Budget and prices of `r2fs cost`, in dollars": (
-        Option(
-            "warn_cost", Number(0, 10**6), "Warn if the requests of a month cost more than this; 0: never."
-        ),
+        Option("warn_cost", _DOLLARS, "Warn if the requests of a month cost more than this; 0: never."),
         Option(
             "prefetch_cost",
-            Number(0, 10**6),
+            _DOLLARS,
             "Cost of a month's requests from which on nothing is fetched ahead of need; 0: no limit.",
         ),
         Option("price_storage", Number(0, 1000), "Price of a GB of storage for a month."),
-        Option("price_class_a", Number(0, 10**6), "Price of a million requests of class A."),
-        Option("price_class_b", Number(0, 10**6), "Price of a million requests of class B."),
+        Option("price_class_a", _DOLLARS, "Price of a million requests of class A."),
+        Option("price_class_b", _DOLLARS, "Price of a million requests of class B."),
     ),
     "The daemon": (
         Option(
