@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from r2fs.disk.database import Database
 from r2fs.disk.database_file import Schema, set_aside
@@ -62,8 +62,7 @@ class InStep:
     attempt: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving:
+class Leaving(NamedTuple):
     own: str
     path: str
     ino: int
@@ -109,12 +108,10 @@ class MirrorRecord:
 
     def conflicts(self) -> list[str]:
         """The names of files that look like those of conflict copies."""
-        return [
-            row[0]
-            for row in self._ask(
-                "SELECT name FROM file WHERE name LIKE '%(conflict of %' AND ino IS NOT NULL ORDER BY name"
-            )
-        ]
+        rows = self._ask(
+            "SELECT name FROM file WHERE name LIKE '%(conflict of %' AND ino IS NOT NULL ORDER BY name"
+        )
+        return [row[0] for row in rows]
 
     def in_step(self) -> tuple[int, int]:
         """Number and bytes of the files whose objects are in step."""

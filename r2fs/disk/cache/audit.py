@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 
 from r2fs.disk.cache.shelf import Shelf
 from r2fs.disk.cache.table import Row, Table
@@ -46,13 +47,10 @@ class Audit:
 
     def open(self, entry: Entry) -> int | None:
         """Return a descriptor of the entry's file, the caller's to close; None: the file is gone."""
-        try:
-            return os.open(
-                self._content.directory / (entry.row.filename or ""),
-                os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC,
-            )
-        except OSError:
-            return None
+        path = self._content.directory / (entry.row.filename or "")
+        with suppress(OSError):
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return None
 
     def drop(self, entry: Entry) -> bool:
         """Remove a damaged entry. False: another file has taken its place, or a writer has taken the file.

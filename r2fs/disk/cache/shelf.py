@@ -13,13 +13,13 @@ Fails:   softly: `run` returns the caller's default.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import logging
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import RLock
 from typing import TypeVar
@@ -71,7 +71,7 @@ class Shelf:
                 result, failed = otherwise, True
             condemned = table.condemned(failed)
         for path in condemned:
-            with contextlib.suppress(OSError):  # gone already, or with the directory: a scan finds the rest
+            with suppress(OSError):  # gone already, or with the directory: a scan finds the rest
                 os.unlink(path)
         return result
 
@@ -197,7 +197,7 @@ class Shelf:
     def _shut_locked(self) -> None:
         table, self._table = self._table, None
         if table is not None:
-            with contextlib.suppress(*DATABASE_ERRORS):  # given up with any error
+            with suppress(*DATABASE_ERRORS):  # given up with any error
                 table.close()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
@@ -206,10 +206,10 @@ class Shelf:
     def _wipe_locked(self) -> None:
         """Remove the files that this module names, and no others that the directory may hold."""
         for path in _files(self.directory):
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 path.unlink()
         for name in (*DATABASE_FILES, SESSION):  # not the lock: it is held
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.unlink(self.directory / name)
 
 
@@ -219,8 +219,8 @@ def _is_missing(database: str) -> bool:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         for folder in os.scandir(directory):
             if FOLDER.fullmatch(folder.name) and folder.is_dir(follow_symlinks=False):
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     yield from (Path(f.path) for f in os.scandir(folder) if FILE.fullmatch(f.name))
