@@ -55,6 +55,14 @@ class DirectoryLines(Sequence[DirEntry]):
         name, kind, number = self._nodes[at - len(self._files)]
         return DirEntry(name, kind, at + 1, number)
 
+    def names(self, start: int, stop: int) -> Iterator[tuple[bytes, Kind]]:
+        """Yield name and kind of the lines from `start` to `stop`: no number is computed."""
+        for name in self._files[start:stop]:
+            yield encoded(name), Kind.FILE
+        before = len(self._files)
+        for name, kind, _ in self._nodes[max(0, start - before) : max(0, stop - before)]:
+            yield encoded(name), kind
+
     def raw(self, start: int) -> Iterator[Line]:
         """Yield the lines from `start` on."""
         files = self._files

@@ -122,17 +122,19 @@ class DirectoryHandlers:
         epoch, now = self._kernel.epoch(), time.monotonic()
         stop = SAMPLE if position == len(DOTS) and len(lines) > LARGE else len(lines)
         start = position - len(DOTS)
-        for raw, st_ino, kind in itertools.islice(lines.raw(start), max(0, stop - start)):
+        for raw, kind in lines.names(start, stop):
             if not page.fits(raw):
                 return
-            position += 1
-            packed = codec.NO_ENTRY
             entry = self._fs.readdir_entry(caller, directory, codec.text(raw))
-            if entry is not None:
+            if entry is None:
+                packed, st_ino = codec.NO_ENTRY, lines[position - len(DOTS)].st_ino
+            else:
+                st_ino = entry.attributes.st_ino
                 shown.append(entry.ino)
                 snapshot.fresh_until_s = min(snapshot.fresh_until_s, now + entry.valid_s)
                 valid_s = entry.valid_s if self._kernel.epoch() == epoch else 0.0
                 packed = wire.ENTRY_OUT.pack(*codec.entry_fields(entry, valid_s))
+            position += 1
             page.add(raw, st_ino, kind, base | position, packed)
         if stop < len(lines):
             page.add_names(lines.raw(position - len(DOTS)), base | position)

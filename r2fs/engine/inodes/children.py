@@ -68,20 +68,21 @@ def etag_of(packed: bytes) -> bytes:
 
 
 class Children(Mapping[str, "Node"]):
-    """`make(name, packed)` returns the node of a packed file."""
+    """`make(key, name, packed)` returns the node of a packed file."""
 
-    def __init__(self, make: Callable[[str, Packed], Node]) -> None:
+    def __init__(self, make: Callable[[str, str, Packed], Node]) -> None:
         self._make = make  # constant
         # guarded by: Core.lock
         self._nodes: dict[str, Node] = {}
         self._packed: dict[str, bytes] = {}
+        self._prefix = ""  # the directory's key: no directory moves that has packed files
         self.unread = 0  # files packed since the rows of the attribute cache were read
 
     # ------------------------------------------------------------------ a mapping of nodes
     def __getitem__(self, name: str) -> Node:
         node = self._nodes.get(name)
         if node is None:
-            node = self._make(name, unpack(self._packed[name]))
+            node = self._make(self._prefix + name, name, unpack(self._packed[name]))
             self._nodes[name] = node
             del self._packed[name]
         return node
@@ -146,13 +147,14 @@ class Children(Mapping[str, "Node"]):
     def add(self, name: str, node: Node) -> None:
         self._nodes[name] = node
 
-    def add_packed(self, name: str, packed: bytes) -> None:
-        self._packed[name] = packed
+    def add_packed(self, prefix: str, name: str, packed: bytes) -> None:
+        """Add a file of the directory with the key `prefix`."""
+        self._packed[name], self._prefix = packed, prefix
         self.unread += 1
 
-    def add_all_packed(self, names: Sequence[str], lines: Sequence[bytes]) -> None:
+    def add_all_packed(self, prefix: str, names: Sequence[str], lines: Sequence[bytes]) -> None:
         """Add files, of which no name is known yet."""
-        before = len(self)
+        before, self._prefix = len(self), prefix
         self._packed.update(zip(names, lines, strict=True))
         self.unread += len(self) - before
 

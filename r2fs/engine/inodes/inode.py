@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from threading import Event
 
 from r2fs.disk.sparse_file import SparseFile
-from r2fs.engine.inodes.children import Children, Packed
+from r2fs.engine.inodes.children import Children
 from r2fs.model.errors import R2fsError
 from r2fs.model.metadata import Facts
 from r2fs.model.mime import content_type
@@ -220,15 +220,6 @@ def is_below(node: Node, top: Node) -> bool:
 def listing_of(directory: Node) -> Listing:
     assert directory.listing is not None, f"{directory.name}: no directory"
     return directory.listing
-
-
-# ---- new nodes
-def listed_file(ino: int, directory: Node, name: str, key: str, packed: Packed) -> Node:
-    """Return the node of a file of which a listing alone is known."""
-    then_ns = packed.modified_ns
-    node = Node(ino, Kind.FILE, name, directory, then_ns, then_ns, then_ns, size=packed.size)
-    node.base, node.modified_ns = Version(key, packed.etag, packed.size), then_ns
-    return node
 
 
 def take_attributes(node: Node, other: Node) -> None:

@@ -179,7 +179,10 @@ def merge_object(
     if child is None:
         if listing_of(directory).removed.get(name, 0) <= began:
             _expire_absent(tree, directory, name)
-            if not _add_packed(directory, prefix + name, name, info):
+            line = packed_line(info, prefix + name, name)
+            if line is not None:
+                directory.children().add_packed(prefix, name, line)
+            else:
                 tree.add_object(directory, name, info)
             tree.noticed(directory)
     elif child.pending or child.touched > began or child.is_dir:
@@ -188,14 +191,6 @@ def merge_object(
         tree.refreshed(child, info)
     elif not child.writers:
         tree.replace(child, info)
-
-
-def _add_packed(directory: Node, key: str, name: str, info: ObjectInfo) -> bool:
-    """Add a file without a node, unless more than a listing's line belongs to the name."""
-    line = packed_line(info, key, name)
-    if line is not None:
-        directory.children().add_packed(name, line)
-    return line is not None
 
 
 def packed_line(info: ObjectInfo, key: str, name: str) -> bytes | None:

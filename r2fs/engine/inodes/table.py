@@ -275,14 +275,16 @@ class Tree:
 
     def new_listing(self, directory: Node) -> Listing:
         """Return an empty listing of the directory."""
-        return Listing(Children(lambda name, packed: self._unpacked(directory, name, packed)))
+        return Listing(Children(lambda *packed: self._unpacked(directory, *packed)))
 
-    def _unpacked(self, directory: Node, name: str, packed: Packed) -> Node:
+    def _unpacked(self, directory: Node, key: str, name: str, packed: Packed) -> Node:
         """Return the node of a packed file, which is no change of this host."""
         self._core.assert_held()
         self._last += 1
-        key = self.key(directory) + name
-        self._nodes[self._last] = node = inode.listed_file(self._last, directory, name, key, packed)
+        then_ns = packed.modified_ns
+        node = Node(self._last, Kind.FILE, name, directory, then_ns, then_ns, then_ns, size=packed.size)
+        node.base, node.modified_ns = Version(key, packed.etag, packed.size), then_ns
+        self._nodes[node.ino] = node
         if not directory.children().unread:
             node.st_ino = self._core.numbers.claim(derived(key, packed.etag))
         return node

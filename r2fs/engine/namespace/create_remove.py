@@ -157,7 +157,7 @@ class Names:
     def _load_attributes(self, node: Node) -> None:
         self.recalls.load(node)
         if not node.metadata_known and not node.attr_cache_checked:
-            self._attributes.recall(node, self._tree.key(node))
+            self._attributes.recall(node, self._tree.key(node) if node.base is None else node.base.key)
 
     def make_exact(self, caller: Caller, node: Node) -> None:
         """Send a HEAD for a version known from listings alone, if the settings demand that. Without the lock."""

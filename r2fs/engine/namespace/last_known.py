@@ -138,7 +138,7 @@ class LastKnown:
         listing = listing_of(directory)
         known = len(listing.children) or listing.removed or listing.absent or listing.any_absent
         if not known and not self._pending.deletes.any_below(prefix, began):
-            listing.children.add_all_packed(kept.names, kept.lines)
+            listing.children.add_all_packed(prefix, kept.names, kept.lines)
             return
         for name, line in zip(kept.names, kept.lines, strict=True):
             yield _info(prefix, name, line)
