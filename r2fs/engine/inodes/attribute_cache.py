@@ -1,11 +1,11 @@
 """Attribute cache: stat of earlier mounts, for nodes of which a LIST returns the name alone.
 
-Owns:    when rows of the journal's table `attributes` are read, written and deleted. Rows of files and objects of
-         directories are written with the commit that ends their upload. A directory's times and number are written
-         with the next upload below, within a minute, and at the end.
-Never:   sends a request; uses a row of another version, or older than the object's metadata.
-Locks:   Core.lock around every method but `flush` and `load_children`, which take the lock.
-Fails:   softly: a row that cannot be read or written costs a HEAD, and is logged.
+Rows of files and objects of directories are written with the commit that ends their upload; a directory's times and
+number with the next upload below, within a minute, and at the end. A row of another version, or older than the object's
+metadata, is not used.
+
+Locks: Core.lock around every method but `flush` and `load_children`, which take the lock.
+Fails: softly: a row that cannot be read or written costs a HEAD, and is logged.
 """
 
 from __future__ import annotations

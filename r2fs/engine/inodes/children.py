@@ -1,13 +1,11 @@
-"""Children: the known names of a directory, with a node for each that is more than a line of a listing.
+"""Children: the known names of a directory, with a node for each name in use.
 
-Owns:    names and nodes; and of files that no program has looked up since the listing their ETag, size and
-         LastModified in some 60 bytes: a node takes ten times as much.
-Never:   packs a node again: another thread may be about to use it. Packs what a listing does not tell alone: a link,
-         a name in another spelling, a file with pending state.
-Locks:   Core.lock around every method: a lookup may make a node.
+A file without a lookup since the listing is packed: ETag, size and LastModified in some 60 bytes, a tenth of a
+node. No node is packed again: another thread may be about to use the node. For readers a Mapping of names to nodes.
+Reading all `values` or `items` makes a node for each name: loops over directories or pending state go through
+`nodes`.
 
-For readers a Mapping of names to nodes. Reading all `values` or `items` makes a node for each name: loops that need
-directories or pending state go through `nodes`.
+Locks: Core.lock around every method: a lookup may make a node.
 """
 
 from __future__ import annotations

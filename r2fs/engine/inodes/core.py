@@ -1,7 +1,5 @@
 """Core: lock, settings and ports, shared by all parts of the engine.
 
-Owns:  the one lock of the engine and its condition.
-Never: takes a decision.
 Locks: `lock` (rank 30) guards every Node, the tree, the pending store and the queue. Inside: no request to the
        bucket, no fsync, no waiting but on `changed` itself. The journal's lock (50) and a SparseFile's (40) may be
        taken inside it, never the other way round.

@@ -1,9 +1,7 @@
 """Node: one inode of the mount, and Listing: the known children of a directory.
 
-Owns:  the fields, and the record of an inode for a successor of this daemon. A node is the identity that open handles
-       keep: a version that another host puts in a name's place is another node.
-Never: changes a node: `inodes/table.py` moves nodes, `pending/store.py` puts `pending` in place.
-Locks: every field is guarded by Core.lock unless noted.
+A node is the identity that open handles keep: a version that another host puts in a name's place is another node.
+`inodes/table.py` moves nodes, `pending/store.py` puts `pending` in place. Core.lock guards every field unless noted.
 """
 
 from __future__ import annotations

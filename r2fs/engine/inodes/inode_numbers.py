@@ -1,14 +1,12 @@
-"""Inode numbers that stat shows: the same over mounts, and no two live inodes with one number.
+"""Inode numbers for stat: the same over mounts, and no two live inodes with one number.
 
-Owns:  the numbers in use, and the derivation of a number: 63 bits of a hash of key and ETag, so that every mount, host
-       and empty cache shows the same; of a directory's key alone, since the ETag of an empty object says nothing. A
-       file made by this host shows the number of its node, which is unique on one state directory. A shown number
-       that cannot be derived is kept (inodes/attribute_cache.py).
-Never: is a number between engine and driver: that is Node.ino.
-Locks: Core.lock around every method.
+A number is 63 bits of a hash of key and ETag, equal on every mount and host, also with an empty cache; of a
+directory's key alone, since the ETag of an empty object says nothing. A file made by this host shows the number of
+its node, unique on one state directory. A number in use (by chance, or of a renamed directory while another is made
+under its old name) is replaced by the next of a fixed sequence: to cp, tar and rsync, inodes of one number are hard
+links.
 
-Two live inodes of one number would be hard links to cp, tar and rsync. So a number in use (by chance, or by a directory
-that was renamed while another is made under its old name) is replaced by the next of a fixed sequence.
+Locks: Core.lock around every method. Between engine and driver the number is Node.ino.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """Listing merge: changes of the inode table by LIST and HEAD.
 
-Owns:  the rules by which the bucket's view meets this host's own changes: pending changes, and changes made after the
-       request began, win.
-Never: sends a request; writes the journal.
-Locks: every function is called with Core.lock held.
+Pending changes of this host, and changes made after the request began, win over the bucket's view. `began` is
+`Tree.tick` before the request was sent.
 
-`began` is `Tree.tick` before the request was sent.
+Locks: every function is called with Core.lock held.
 """
 
 from __future__ import annotations

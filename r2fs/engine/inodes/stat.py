@@ -1,8 +1,6 @@
 """Attributes: stat of a node, from its own fields, its content, the metadata in the bucket and the mount's defaults.
 
-Owns:  the rules by which metadata of the bucket, of this host and of the local cache are merged.
-Never: sends a request.
-Locks: Core.lock around every method.
+Metadata of the bucket, of this host and of the local cache are merged here. Core.lock is held around every function.
 """
 
 from __future__ import annotations

@@ -1,10 +1,6 @@
-"""StatFs: bytes and files of the mount, for statfs and for the quota.
+"""StatFs: bytes and files of the mount, summed over the known inodes, for statfs and for the quota.
 
-Owns:  the sum over the known inodes. A directory that was never listed counts as empty: its size would cost a
-       listing of the whole bucket.
-Never: sends a request.
-Locks: takes Core.lock.
-Fails: NoSpace past the quota.
+A directory that was never listed counts as empty: its size would cost a listing of the whole bucket.
 """
 
 from __future__ import annotations

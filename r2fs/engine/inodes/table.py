@@ -1,9 +1,9 @@
 """Tree: the inode table, by number and by name.
 
-Owns:  inode numbers, parents and children, the kernel's reference counts, and the notifications to the kernel of
-       names that other hosts changed. `inodes/listing_merge.py` decides which.
-Never: sends a request; writes the journal.
-Locks: Core.lock around every method; each change of a name, a number or a reference asserts that.
+The table has parents and children, the kernel's reference counts, and the notifications to the kernel of changes by
+other hosts; `inodes/listing_merge.py` decides on these.
+
+Locks: Core.lock around every method.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """Close-to-open: a request for each open and each unknown name (`consistency = "close-to-open"`).
 
-Owns:    the choice of names with a request of their own, at any age of their directory's listing; and the time for
-         which an answer serves the rest of the same open(2).
-Never:   sends a request for a file with pending state: this host's version is the newer. Waits longer than
-         NEWS_WAIT_S: then, and while the bucket is away, names are as known to `namespace/freshness.py`.
-Threads: every public method is thread-safe; requests run on `jobs`.
-Locks:   takes Core.lock; none during a request.
+A file with pending state needs none: this host's version is the newer. After NEWS_WAIT_S, and while the bucket is away,
+names are as known to `namespace/freshness.py`.
+
+Threads: every public method is thread-safe; requests run on `jobs`. Locks: takes Core.lock; none during a request.
 Fails:   Stale if the opened file was replaced or removed: the kernel then looks the name up again. WouldFetch,
          WouldWait, Interrupted. An error of the bucket is logged.
 """

@@ -1,15 +1,12 @@
 """Discards: local changes of a file given up for the bucket's version, after an export of exactly these bytes.
 
-Owns:    the proof: the staged file and the exported copy have one SHA-256; the file is closed, has no upload
-         on its way, and by fstat is unchanged since the comparison.
-Never:   discards bytes without an equal copy; waits for an upload; deletes in the bucket.
-Threads: every public method.
-Locks:   takes Core.lock (30); none while the file is read, or during a request.
-Fails:   CannotDiscard, with the reason and the remedy: nothing has changed then. StoreError of the HEAD; NotFound;
-         NoSpace and LocalError of the journal.
+The staged file and the exported copy have one SHA-256; the file is closed, has no upload on its way, and by fstat
+is unchanged since the comparison. One transaction deletes the row and enters the staged file as garbage: before,
+the change is pending; after, the bucket's version counts, and `content/staging_gc.py` removes the file.
 
-Crash-safe: one transaction deletes the row, and enters the staged file as garbage. Before the commit the change is
-pending as before; after the commit the bucket's version counts, and `content/staging_gc.py` removes the file.
+Locks: takes Core.lock; none while the file is read, or during a request.
+Fails: CannotDiscard, with the reason and the remedy: nothing has changed then. StoreError of the HEAD; NotFound;
+       NoSpace and LocalError of the journal.
 """
 
 from __future__ import annotations

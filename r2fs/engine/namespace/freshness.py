@@ -1,14 +1,10 @@
 """Freshness: directories as the bucket has them, no older than the `freshness` setting.
 
-Owns:    LIST and HEAD for a directory or a name, each one request for all callers; and the time for which a caller
-         waits.
-Never:   changes pending nodes (`inodes/listing_merge.py` merges); holds the lock during a request.
-Threads: every public method is thread-safe; requests run on `jobs`, started by service.py.
-Locks:   takes Core.lock; waits on a Refresh's event outside it.
-Fails:   ReadFailed where nothing is known and the bucket does not answer within `read_timeout`.
+A LIST or HEAD is one request for all callers. After NEWS_WAIT_S without an answer a known directory is shown as it was;
+from then on, until the bucket answers again, callers do not wait: requests run in the background.
 
-After NEWS_WAIT_S without an answer a known directory is shown as it was. From then on, until the bucket answers
-again, callers do not wait: requests run in the background.
+Threads: every public method is thread-safe; requests run on `jobs`. Locks: takes Core.lock; none during a request.
+Fails:   ReadFailed where nothing is known and the bucket does not answer within `read_timeout`.
 """
 
 from __future__ import annotations

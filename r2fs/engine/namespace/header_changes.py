@@ -1,9 +1,9 @@
 """Headers of many files: Content-Type, Cache-Control and others of all files below a path, by one command.
 
-Owns:    the requests for each file: one HEAD for unknown metadata, one GET of a few bytes to guess a type.
-Never:   waits for the copies inside the bucket (`writeback/progress.py` does); changes bytes.
-Threads: `run`, on a thread for waits of the network; the requests run on the threads of listings.
-Locks:   takes Core.lock; none while a request is on its way.
+One HEAD for unknown metadata, one GET of a few bytes to guess a type; the copies inside the bucket are write-back's.
+
+Threads: `run`, on a thread for waits of the network; requests run on the threads of listings.
+Locks:   takes Core.lock; none during a request.
 Fails:   NotFound, IsADirectory, ReadOnly before the first change. Failures of single files are in the report.
 """
 

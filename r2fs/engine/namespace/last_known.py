@@ -1,11 +1,10 @@
-"""Last known: listings of an earlier mount, shown while the bucket does not answer.
+"""Last known: listings of an earlier mount, shown while the bucket does not answer or its first LIST is on its way.
 
-Owns:    saving listings in the cache (within a minute after a LIST, and at the end with this host's own changes), and
-         merging a saved one into the tree.
-Never:   removes a node, or replaces a known version by a saved one, which is older; saves or shows the root of a
-         mount of named buckets: its directories are those of the settings, perhaps others than in an earlier mount.
-Threads: every method. Locks: takes Core.lock.
-Fails:   softly: nothing is saved, or found.
+They are saved in the cache within a minute after a LIST, and at the end with this host's own changes. A saved listing,
+which is older, removes no node and replaces no known version. The root of a mount of named buckets is neither saved nor
+shown: its directories are those of the settings.
+
+Locks: takes Core.lock. Fails: softly: nothing is saved, or found.
 """
 
 from __future__ import annotations

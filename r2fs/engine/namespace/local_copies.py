@@ -1,10 +1,7 @@
 """Local copies: content brought to this host, or dropped from this host, on demand: warm, evict.
 
-Owns:    the files meant by a command, and those kept in spite of an eviction, with the reason.
-Never:   downloads (`content/warm.py`); removes bytes that the bucket lacks, that a program has open or that are pinned.
-Threads: every public method is thread-safe.
-Locks:   takes Core.lock; requests run without it.
-Fails:   NotFound; ReadFailed where a directory cannot be listed; Interrupted where the caller has gone.
+Bytes that the bucket lacks, open files and pinned ones are not dropped. Locks: takes Core.lock; none during a request.
+Fails: NotFound; ReadFailed where a directory cannot be listed; Interrupted where the caller has gone.
 """
 
 from __future__ import annotations

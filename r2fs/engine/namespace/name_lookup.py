@@ -1,11 +1,10 @@
 """Name lookup: one name of a directory with many pages, by HEAD and a short LIST.
 
-Owns:    the choice between one name and a LIST of the whole directory: the LIST, once as many names were looked up
-         within `freshness` as the LIST has pages. A stat in a large directory does not list the whole directory, and
-         a hundred thousand do not send a request each.
-Never:   decides when a name is stale (`namespace/freshness.py`).
+The whole directory is listed after as many lookups within `freshness` as the LIST has pages: a single stat lists no
+large directory, and a hundred thousand send few requests.
+
 Threads: `ask` runs on a job; the rest is called with Core.lock held.
-Locks:   takes Core.lock; none while a request is on its way.
+Locks:   takes Core.lock; none during a request.
 Fails:   StoreError.
 """
 

@@ -1,7 +1,7 @@
 """Named paths: the paths of a command, relative to the mount, as a Scope.
 
-Locks: takes Core.lock; requests run without it.
-Fails: NotFound for a path that does not exist and was not deleted here lately.
+Locks: takes Core.lock; none during a request.
+Fails: NotFound for a path that does not exist and was not deleted here lately; BadName.
 """
 
 from __future__ import annotations

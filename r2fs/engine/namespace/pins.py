@@ -1,13 +1,11 @@
 """Pins: paths of files to keep on this host: downloaded, not evicted, and followed as the bucket changes.
 
-Owns:    the durable pins, their limit, and their effect on the cache; the thread that downloads new versions.
-Never:   downloads beyond the limit; keeps a version that is no longer the file's.
-Threads: every public method is thread-safe; `follow` is the main function of a thread.
-Locks:   `_changing` (no rank: around a change of the pins, before Core.lock); takes Core.lock; requests run without it.
-Fails:   NoSpace past the limit; NotFound; ReadFailed where a directory cannot be listed; the journal's errors.
-
 A pin is of a key. A new version is fetched when a listing has shown it: of a program, or the one that `follow` makes
-every RELOOK_S.
+every RELOOK_S. Nothing is downloaded beyond the limit.
+
+Threads: every public method is thread-safe; `follow` is the main function of a thread.
+Locks:   `_changing` (around a change of the pins, before Core.lock); takes Core.lock; none during a request.
+Fails:   NoSpace past the limit; NotFound; ReadFailed where a directory cannot be listed; the journal's errors.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
 """Refreshing: the end of known listings and attributes at and below a path, for `r2fs refresh`.
 
-Owns:    the listings and the kernel's entries to be ended. Known names stay shown while the bucket is away.
-Never:   touches pending state; sends a request, but through `namespace/freshness.py`.
-Threads: every public method is thread-safe.
-Locks:   takes Core.lock, for each directory anew.
-Fails:   NotFound, NotADirectory; Unavailable if the bucket does not answer; Stale if the path was removed meanwhile.
+Known names stay shown while the bucket is away. With more than ABSENT_MAX absent names of a directory in the
+kernel, some stay absent for `freshness`.
 
-With more than ABSENT_MAX absent names of a directory in the kernel, some stay absent for `freshness`.
+Locks: takes Core.lock, for each directory anew; none during a request.
+Fails: NotFound, NotADirectory; Unavailable if the bucket does not answer; Stale if the path was removed meanwhile.
 """
 
 from __future__ import annotations

@@ -1,15 +1,12 @@
 """Removal of a whole tree: the objects below a directory by LISTs and batched deletes, and unsent files.
 
-Owns:    the order for each page of a LIST: one transaction with the delete of each object and the end of each file,
-         then the names disappear from the mount, then one DELETE request for the versions just listed. After a kill
-         at any point the next mount carries out the deletes of the journal.
-Never:   deletes an object in another version than listed or known here; needs the directories listed before.
-Threads: `run`, on a thread for waits of the network.
-Locks:   takes Core.lock for CHUNK names at a time; none while a request is on its way.
-Fails:   NotFound, IsADirectory, NotADirectory, ReadOnly, BadName before the first change; later StoreError and
-         LocalError, with the outcome so far in the report.
+For each page of a LIST: one transaction has the delete of each object and the end of each file, the names disappear
+from the mount, then one DELETE request is sent for the listed versions. After a kill at any point the next mount
+carries out the deletes of the journal. No object is deleted in another version than listed or known here.
 
-No directory is kept for its last file, as after unlink: all directories are removed.
+Locks: takes Core.lock for CHUNK names at a time; none during a request.
+Fails: NotFound, IsADirectory, NotADirectory, ReadOnly, BadName before the first change; later StoreError and
+       LocalError, with the outcome so far in the report.
 """
 
 from __future__ import annotations

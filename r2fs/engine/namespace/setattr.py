@@ -1,9 +1,7 @@
 """Changes of attributes: chmod, chown, utimens, stored with the object.
 
-Owns:    a change of mode, owner or times of a clean, dirty or queued node.
-Never:   sends a request: a clean file's new metadata is queued as a copy of the object onto itself.
-Locks:   takes Core.lock.
-Fails:   FileError's subclasses; NoSpace from the journal.
+A clean file's new metadata is queued as a copy of the object onto itself. Locks: takes Core.lock.
+Fails: FileError's subclasses; NoSpace from the journal.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Tree listing: LISTs without a delimiter, which return a thousand keys of however many directories.
+"""Tree listing: LISTs without a delimiter, each a thousand keys of however many directories.
 
-A program walks a tree if it lists a directory just after the sibling before, or the first directory just after the one
-above. Such a LIST then reads on from there; the next page follows when the walk has come to the end of the last. A
-directory is shown once every key of it was read: a walk sends at most one LIST more than one for each directory.
+A program walks a tree if a directory is listed just after the sibling before, or the first directory just after the
+one above. Such a LIST then reads on from there; the next page follows when the walk has come to the end of the
+last. A directory is shown once every key of the directory was read: a walk sends at most one LIST more than one for
+each directory.
 
-Threads: every public method is thread-safe; two programs that walk may send the same LISTs.
+Threads: every public method is thread-safe; two programs in a walk may send the same LISTs.
 Locks:   takes Core.lock; none during a request.
 Fails:   StoreError.
 """
@@ -131,7 +132,7 @@ class TreeListing:
             own = walk.own(wanted)
             if directory in complete or not whole or own < read * PAGE // 2 or read == OWN_PAGES:
                 with self._core.lock:
-                    walk.paused_s = self._core.clock.monotonic()
+                    walk.pause(self._core.clock.monotonic())
                     self._walks = [*self._walks[1 - WALKS :], walk]
                 break
         return directory in complete
@@ -290,6 +291,9 @@ class FlatListing:
         self._last = self._after  # key
         self._open: list[Found] = []
         self._closed: set[str] = set()
+
+    def pause(self, now_s: float) -> None:
+        self.paused_s = now_s
 
     def is_next(self, key: str, previous: str | None) -> bool:
         """True if the next page holds further keys of the directory `key`; or begins with it, after `previous`."""

@@ -1,14 +1,12 @@
-"""Extended attributes: a program's own, the Content-Type, and the state of the file in the bucket.
+"""Extended attributes: those of programs, the Content-Type, and the state of the file in the bucket.
 
     user.r2fs.*     headers of the object (those of model/header_change.py can be set); read-only: further headers,
                     the state in the bucket, key and URL. Not listed, so that copying programs do not set them
     user.mime_type  the object's Content-Type; listed if it differs from the type by the name's suffix
     user.*          user metadata of the object (model/xattrs.py)
 
-Owns:  the names, and R2's limit on all of them together.
-Never: sends a request: `Names.learn` has read the version's metadata before.
-Locks: every method is called with Core.lock held.
-Fails: NoAttribute, NotPermitted, NotSupported, Exists, InvalidArgument; NoSpace past the limit.
+`Names.learn` has read the version's metadata before. Locks: every method is called with Core.lock held.
+Fails: NoAttribute, NotPermitted, NotSupported, Exists, InvalidArgument; NoSpace past R2's limit on all of them.
 """
 
 from __future__ import annotations
