@@ -197,7 +197,7 @@ class AttributeCache:
                 self._later.append(lambda rows: rows.confirm(row.key, row.etag, listed_ns, row.stored_s))
 
     def _know_inherited(self, node: Node) -> None:
-        """Apply what a record of the daemon before leaves out: further metadata, and the kind that they tell."""
+        """Apply further metadata and the stored kind, which the record of the daemon before leaves out."""
         if node.metadata_known or node.pending is not None:
             return
         row, seen_ns = self._read(self._key(node)), node.modified_ns

@@ -32,6 +32,10 @@ class Refresh:
     error: R2fsError | None = None  # written before `done` is set
     begun: bool = False  # the request is on its way; guarded by Core.lock
 
+    def is_answered(self, none: tuple[type[R2fsError], ...]) -> bool:
+        """True once the bucket has answered; `none`: errors that are no answer."""
+        return self.done.is_set() and not isinstance(self.error, none)
+
 
 @dataclass(slots=True, eq=False)
 class Listing:

@@ -50,7 +50,7 @@ def merge_listing(
 def plan_merge(
     tree: Tree, directory: Node, objects: Iterable[ObjectInfo], prefixes: Iterable[str], began: int
 ) -> MergePlan:
-    """Return the changes that a LIST demands. Changes nothing but that packed files get nodes."""
+    """Return the changes by a LIST. Nothing is changed, but packed files may get nodes."""
     prefix, children, hidden = tree.key(directory), directory.children(), set[str]()
     spellings = _directory_names(prefix, prefixes, hidden)
     seen = set(spellings)  # a directory hides a file of its name
@@ -192,8 +192,10 @@ def merge_object(
 
 
 def packed_line(info: ObjectInfo, key: str, name: str) -> bytes | None:
-    """Return an object of a listing as `Children` keep it without a node, with `name` at `key`; None: a link, another
-    spelling, or a name with more to it than a line tells."""
+    """Return an object of a listing, with `name` at `key`, as `Children` keep a file without a node.
+
+    None: a link, another spelling, or a conflict copy.
+    """
     if info.key != key or is_link(key, info.size) or is_conflict_name(name):
         return None
     return pack(info.etag, info.size, info.modified_ns)

@@ -1,9 +1,9 @@
 """Protected names: roots of buckets, and objects with bytes at the keys of directories.
 
-A program neither makes, renames nor removes a bucket; it copies files itself from one bucket to another; a bucket may
-be read-only. An object at a key that ends in `/`, which another tool has filled with bytes, is read as OBJECT_NAME in
-its directory. No change of the directory overwrites or deletes it: new attributes and a rename are copies inside the
-bucket, and rmdir is refused.
+No program makes, renames or removes a bucket; files are copied from one bucket to another; a bucket may be read-only.
+An object with bytes at a key with a final `/`, of another tool, is read as OBJECT_NAME in its directory. No change of
+the directory overwrites or deletes the object: new attributes and a rename are copies inside the bucket, and rmdir is
+refused.
 
 Locks: Core.lock around OwnObjects; the checks need none, since a node never leaves its bucket.
 Fails: NotPermitted, ReadOnly, NeedsCopy.
@@ -35,7 +35,7 @@ def is_bucket_root(core: Core, node: Node) -> bool:
 
 
 def bucket_of(core: Core, node: Node) -> str:
-    """The name of a node's bucket in a mount of several; empty for the root, and in a mount of one bucket."""
+    """Return the name of a node's bucket in a mount of several; empty for the root, and in a mount of one bucket."""
     if not core.settings.bucket.several:
         return ""
     above = node
@@ -51,7 +51,7 @@ def check_entry(core: Core, directory: Node, name: str) -> None:
 
 
 def check_removable(core: Core, node: Node) -> None:
-    """Raises NotPermitted for the directory of a bucket, ReadOnly for what is in a read-only one."""
+    """Check a removal. Raises NotPermitted for the directory of a bucket, ReadOnly in a read-only bucket."""
     if node.parent is not None:
         _check_beside_buckets(core, node.parent, node.name)
     check_writable(core, node)
@@ -125,9 +125,9 @@ class OwnObjects:
         self._keys.pop(directory, None)
 
     def directories(self) -> Set[Node]:
-        """Each directory at whose key bytes were seen since it is in the tree."""
+        """Return each directory of the tree with bytes seen at its key."""
         return self._keys.keys()
 
     def versions(self) -> list[Version]:
-        """The objects of those directories that still have one."""
+        """Return the objects that are still at the keys of these directories."""
         return [version for node in self._keys if (version := node.own_bytes) is not None]

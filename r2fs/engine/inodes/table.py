@@ -192,8 +192,8 @@ class Tree:
         node.touched = self.tick
 
     def arrived(self, node: Node) -> None:
-        """Record that the bucket has the node's object: a LIST that began before may show neither the object nor a
-        directory above it."""
+        """Record that the bucket has the node's object: an older LIST may show neither the object nor the directories
+        above."""
         above: Node | None = node
         while above is not None:
             self.touch(above)

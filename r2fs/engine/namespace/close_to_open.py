@@ -148,5 +148,5 @@ class CloseToOpen:
             refresh.done.set()
 
 
-def _is_gone(node: Node) -> bool:
+def _is_gone(node: Node) -> bool:  # a function: to mypy, `deleted` is still as above, before the request
     return node.deleted

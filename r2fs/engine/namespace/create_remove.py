@@ -198,7 +198,7 @@ class Names:
             return self.referred_locked(self.loaded_locked(node))
 
     def loaded_locked(self, node: Node) -> Node:
-        """Load the kept attributes; return the node, or its successor of the kind that they tell."""
+        """Load the kept attributes; return the node, or its successor of the stored kind."""
         self._load_attributes(node)
         return as_stored(self._tree, node)
 
@@ -209,7 +209,7 @@ class Names:
         return entry
 
     def _tree_pending(self, node: Node) -> bool:
-        """True for a directory with a pending child, which exists on this host alone."""
+        """True for a directory with a pending child: the directory exists on this host alone."""
         return node.is_dir and any(child.pending for child in node.children().nodes())
 
     def readdir(self, caller: Caller, ino: int) -> DirectoryLines:
@@ -257,10 +257,10 @@ class Names:
             return node
 
     def mknod(self, caller: Caller, parent: int, name: str, mode: int, device: int) -> Node:
-        """A FIFO, socket or device of the type in `mode` (st_mode); `device` is st_rdev, of a device only.
+        """Make a FIFO, socket or device of the type in `mode` (st_mode); `device` is the st_rdev of a device.
 
-        An empty object with its type in the `mode` metadata, as s3fs has it. The kernel opens, reads and writes special
-        files by itself. `as_stored` finds those that other hosts made.
+        Its object is empty, with the type in the `mode` metadata, as in s3fs; the kernel opens, reads and writes special
+        files. `as_stored` finds special files of other hosts.
         """
         kind = SPECIAL_KINDS.get(stat.S_IFMT(mode))
         if kind is None:
@@ -314,9 +314,9 @@ class Names:
         return node
 
     def stamp(self, directory: Node, now_ns: int) -> None:
-        """Set the directory's times after a change in it.
+        """Set the directory's times after a change of names.
 
-        No notification: the kernel drops the attributes of a directory after its own changes.
+        The kernel needs no notification, and drops the attributes of a directory after its own changes.
         """
         move_time(directory, now_ns)
         self.recalls.changed(directory)

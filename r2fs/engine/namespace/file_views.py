@@ -43,8 +43,8 @@ class FileViews:
         self._transfers = writeback.transfers
 
     def one(self, path: str, caller: Caller) -> FileView:
-        """View of the file or directory at `path`, relative to the mount. A HEAD for headers that are not known, unless
-        the bucket does not answer."""
+        """Return the view of the file or directory at `path`, relative to the mount. A HEAD for unknown headers, unless the
+        bucket does not answer."""
         with self._core.lock:
             node = known_node(self._tree, path)
         if not node.is_dir:
@@ -70,7 +70,7 @@ class FileViews:
             yield tuple(self._with_cached(view, version) for view, version in found)
 
     def history(self, path: str) -> tuple[EventView, ...]:
-        """Events of the file or directory at `path`, and of the object at its key, the oldest first."""
+        """Return the events of the file or directory at `path`, and of the object at its key, the oldest first."""
         with self._core.lock:
             node = known_node(self._tree, path)
             keys = {self._xattrs.located(node).key} | ({node.base.key} if node.base is not None else set())
@@ -94,7 +94,7 @@ class FileViews:
             yield view
 
     def _share(self, top: Node, heard: Callable[[], bool]) -> ShareView | None:
-        """Sum of all files known below `top`; None once nobody hears."""
+        """Return the sum of all files known below `top`; None once `heard` is False."""
         files = size = here = pending = 0
         listed, waiting = True, [top]
         with self._core.lock:
@@ -131,7 +131,7 @@ class FileViews:
         return 0 if version is None else self._core.cache.bytes_of(version)
 
     def known(self) -> ObjectsView:
-        """Sum of the objects known from listings and uploads."""
+        """Return the sum of the objects known from listings and uploads."""
         with self._core.lock:
             nodes = list(self._tree.all_nodes())
         objects = size = 0
@@ -148,8 +148,10 @@ class FileViews:
     def listed(
         self, progress: Callable[[ObjectsView], None], cancelled: Callable[[], bool] = lambda: False
     ) -> ObjectsView:
-        """Sum of all objects below the mount's prefix, by LISTs: a request for each thousand. `progress` gets the sum
-        so far, after each. A bucket, of several, that cannot be listed is left out."""
+        """Return the sum of all objects below the mount's prefix, by a LIST for each thousand.
+
+        `progress` gets the sum so far after each. In a mount of several, a bucket without an answer is left out.
+        """
         bucket, found, failed = self._core.settings.bucket, ObjectsView(0, 0), list[tuple[str, str]]()
         if not bucket.several:
             return self._below(bucket.prefix, found, progress, cancelled)
@@ -178,7 +180,7 @@ class FileViews:
 
     # ------------------------------------------------------------------ one file
     def _copies_locked(self, node: Node) -> list[str]:
-        """Paths of the conflict copies beside a file."""
+        """Return the paths of the conflict copies beside a file."""
         self._core.assert_held()
         return sorted(
             self._tree.path(copy)
@@ -187,7 +189,7 @@ class FileViews:
         )
 
     def _view_locked(self, node: Node) -> tuple[FileView, Version | None]:
-        """View without cached bytes, and the version whose bytes in the cache count; None: none do."""
+        """Return the view without cached bytes, and the version with bytes in the cache, if any."""
         self._core.assert_held()
         located, shown = self._xattrs.located(node), self._names.entry_locked(node).attributes
         pending, bucket = node.pending, self._core.settings.bucket
@@ -223,14 +225,14 @@ class FileViews:
         return view, node.base if here is None and not node.is_dir else None
 
     def _original(self, node: Node) -> str | None:
-        """Path of the file of which the node is a conflict copy."""
+        """Return the path of the file that the node is a conflict copy of."""
         original = conflict_original(node.name)
         if not original or node.parent is None:
             return None
         return f"{self._tree.path(node.parent).strip('/')}/{original}".lstrip("/")
 
     def _has_object(self, node: Node) -> bool:
-        """True unless it is a directory that is there for the sake of the objects below it alone."""
+        """True unless the node is a directory without an object of its own."""
         if not node.is_dir or node.pending is not None or node.base is not None:
             return True
         return node.listing is not None and node.listing.marker is not None

@@ -114,7 +114,8 @@ class Freshness:
     def ensure(self, caller: Caller, directory: Node, name: str | None = None, patient: bool = True) -> None:
         """Wait until the directory (or the `name` alone) is fresh, or known while the bucket does not answer.
 
-        Unless `patient`, a directory that an earlier mount has saved is shown so after a while, or at once (`waits.py`). Raises Stale for a removed directory, ReadFailed where nothing is known.
+        Unless `patient`, a directory that an earlier mount has saved is shown so after a while, or at once
+        (`waits.py`). Raises Stale for a removed directory, ReadFailed where nothing is known.
         """
         mine = False
         while not mine:  # another caller's request may not cover this name
@@ -135,33 +136,31 @@ class Freshness:
             if at_once:
                 self._send(refresh, directory, name, mine, False)
                 return
-            self._send_and_wait(caller, refresh, directory, (name, mine, known, patient))
-            if isinstance(refresh.error, AWAY) or not refresh.done.is_set():
+            saved = self._is_saved(directory, known)
+            limit_s = None if patient or not saved else self._saved_wait_s(directory, name)
+            self._send(refresh, directory, name, mine, limit_s == 0.0)
+            with self._behind.counted(limit_s):
+                self.outages.wait(caller, refresh, directory, known or saved, limit_s)
+            if not refresh.is_answered(AWAY):
                 self._believe(directory, name, known, refresh.error or "no answer")
                 return
             if mine and refresh.error is not None:
                 raise refresh.error
 
-    def _send_and_wait(
-        self, caller: Caller, refresh: Refresh, directory: Node, how: tuple[str | None, bool, bool, bool]
-    ) -> None:
-        """Send the request and wait for its end; for a saved directory as `waits.py` says. `how`: `name`, `mine`, `known`, `patient`."""
-        name, mine, known, patient = how
-        since_s = self._core.clock.monotonic()
-        saved = listing_of(directory).provisional or (not known and self.last.has(directory))
-        pages = self.last.pages(directory) if saved and name is None else 1
-        limit_s = self._behind.wait_s(pages) if saved and not patient else None
-        self._send(refresh, directory, name if mine else None, mine, limit_s == 0.0)
-        self.outages.wait(caller, refresh, directory, known or saved, limit_s)
-        if limit_s is not None:
-            self._behind.waited(since_s)
-
-    def _send(self, refresh: Refresh, directory: Node, name: str | None, mine: bool, alone: bool) -> None:
-        if mine and alone:
+    def _send(self, refresh: Refresh, directory: Node, name: str | None, mine: bool, behind: bool) -> None:
+        """Send the request unless it is on its way; `behind`: after those for other saved directories."""
+        if mine and behind:
             self._behind.add(refresh, partial(self._run_behind, refresh, directory, name))
-        elif mine or not (refresh.begun or alone):
-            run = partial(self._run, refresh, directory, name)
+        elif mine or not (refresh.begun or behind):
+            run = partial(self._run, refresh, directory, name if mine else None)
             self._jobs.submit(partial(self._behind.once, refresh, run))
+
+    def _is_saved(self, directory: Node, known: bool) -> bool:
+        """True if an earlier mount has saved the directory, and no answer has come since."""
+        return listing_of(directory).provisional or (not known and self.last.has(directory))
+
+    def _saved_wait_s(self, directory: Node, name: str | None) -> float:
+        return self._behind.wait_s(self.last.pages(directory) if name is None else 1)
 
     def is_fresh_locked(self, directory: Node, name: str | None, patient: bool) -> bool:
         """True if `ensure` would return at once. Raises Stale."""

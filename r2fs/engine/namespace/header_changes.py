@@ -82,7 +82,7 @@ class HeaderChanges:
             raise Interrupted("interrupted: the rest is left as it is")
 
     def shown_type(self, caller: Caller, node: Node, stored: str) -> str:
-        """The type for a program: the stored one; by the first bytes, if neither a type nor the name has a meaning."""
+        """Return the type for a program: as stored; by the first bytes, if neither type nor name has a meaning."""
         if stored not in GENERIC or content_type(node.name) != DEFAULT:
             return stored
         with self._core.lock:
@@ -136,7 +136,7 @@ class HeaderChanges:
             work.fail(path, error)
 
     def _head(self, node: Node, change: HeaderChange) -> bytes:
-        """The first bytes, if needed for the type. For an unsent file the upload reads its own."""
+        """Return the first bytes, if needed for the type; none of an unsent file: its upload reads them."""
         with self._core.lock:
             version = node.base
             if version is None or node.pending is not None or not version.size:
@@ -169,7 +169,7 @@ class _Work:
             return None if self.cancelled.is_set() else next(self._files, None)
 
     def count(self, size: int | None) -> None:
-        """`size` None: the file was as wanted."""
+        """Count a changed file, or with None an unchanged one."""
         with self._lock:
             if size is None:
                 self._report.unchanged += 1

@@ -46,7 +46,7 @@ class LocalCopies:
     def download(self, tops: Sequence[Node], caller: Caller, report: Report) -> WarmView:
         """Download the files at and below the nodes, after listings of their directories.
 
-        A bucket, of several, that cannot be listed delays no other, and counts as a file that is not here.
+        In a mount of several, a bucket that cannot be listed delays no other, and counts as a missing file.
         """
         if self._core.frugal:  # its LISTs cost as well
             return replace(NOTHING_WARMED, stopped="budget")

@@ -28,9 +28,9 @@ class Receipts:
         self._xattrs = xattrs
 
     def locate(self, path: str) -> LocatedView:
-        """The object of `path` (relative to the mount), as far as the mount knows it: no request is sent.
+        """Return the object of `path` (relative to the mount), as known without a request.
 
-        A name that is not known gives the key that a file under it would have.
+        For an unknown name: the key of a future file.
         """
         parts = parts_of(path)
         with self._core.lock:
@@ -47,8 +47,10 @@ class Receipts:
             return self._xattrs.located(node)
 
     def check(self, paths: Sequence[str]) -> ReceiptView:
-        """Compare each file at and below `paths` with the bucket. Paths that were removed here are skipped. A bucket,
-        of several, that gives no answer stops no other."""
+        """Compare each file at and below `paths` with the bucket, but for paths removed by this host.
+
+        In a mount of several, a bucket without an answer stops no other.
+        """
         scope, several = self._scopes.of(paths), self._core.settings.bucket.several
         with self._core.lock:
             tops = [self._tree.root] if scope is None else list(scope.nodes)
@@ -85,7 +87,7 @@ class Receipts:
         return ReceiptView(checked, tuple(differing), tuple(changing), tuple(failed))
 
     def _files(self, top: Node, changing: list[str]) -> Iterator[tuple[str, Version]]:
-        """Each file's path and version. Paths of files with pending changes are added to `changing`."""
+        """Yield path and version of each file, and add paths of files with pending changes to `changing`."""
         for node in self._tree.walk(top):
             if node.is_dir or self._xattrs.is_local(node):
                 continue

@@ -51,7 +51,7 @@ class _Task:
     place: _Place
     report: BulkReport
     cancelled: Event
-    # Deletes blocked by another request, or failed once: key and size, by seq. The queue repeats them until it parks them.
+    # Deletes blocked by another request, or failed once: key and size, by seq. The queue repeats or parks these.
     late: dict[int, tuple[str, int]] = field(default_factory=dict)
 
 
@@ -98,8 +98,10 @@ class TreeRemoval:
         self._core.kernel.settle(KERNEL_S)
 
     def _find(self, parts: Sequence[str], recursive: bool) -> tuple[_Place, Node | None] | None:
-        """The place of a path, and its node if known; None: the directory above is missing. The name itself is looked
-        up, too: a directory that is about to lose its last name needs an object of its own."""
+        """Return the place of a path, and its node if known; None: the directory above is missing.
+
+        The name is looked up as well: the directory above may lose its last name, and then needs an object.
+        """
         if not parts:
             return _Place(None, "", self._tree.key(self._tree.root), self._tree.tick), self._tree.root
         parent = self._tree.root
@@ -132,7 +134,7 @@ class TreeRemoval:
             return _Place(parent, parts[-1], key, self._tree.tick), node
 
     def _file_at(self, place: _Place) -> Node | None:
-        """The file of a name without a directory; None: the name is free."""
+        """Return the file of a name without a directory; None: the name is free."""
         if place.parent is None:
             return None
         try:
@@ -142,7 +144,7 @@ class TreeRemoval:
         return None if node.is_dir else node
 
     def _top_locked(self, place: _Place) -> Node | None:
-        """The directory, while known. Raises Stale once its key is another."""
+        """Return the directory, while known. Raises Stale after a rename."""
         self._core.assert_held()
         if place.parent is None:
             return self._tree.root
@@ -184,7 +186,7 @@ class TreeRemoval:
             self._send(claimed, {info.key: info}, task)
 
     def _require_there_locked(self, node: Node, place: _Place) -> Node:
-        """The directory of a file that still has the path to be removed. Raises NotFound after a rename or removal."""
+        """Return the directory of a file at the path to be removed. Raises NotFound after a rename or removal."""
         self._core.assert_held()
         directory = place.parent
         if (
@@ -208,7 +210,7 @@ class TreeRemoval:
             self._check(task)
 
     def _pages(self, task: _Task) -> Iterator[tuple[int, Sequence[ObjectInfo]]]:
-        """Each page of a LIST of all keys below, with the tick before its request."""
+        """Yield each page of a LIST of all keys below, with the tick before its request."""
         pages = pages_of(self._core.store, task.place.key)
         while True:
             self._check(task)
@@ -259,7 +261,7 @@ class TreeRemoval:
         return claimed
 
     def _directory_locked(self, top: Node, prefix: str, info: ObjectInfo) -> Node | None:
-        """The known directory with the object's name; for a key with a final `/`, the directory of this key."""
+        """Return the known directory with the object's name; for a key with a final `/`, the directory of this key."""
         self._core.assert_held()
         node = top
         for part in info.key[len(prefix) :].split("/")[:-1]:
@@ -270,7 +272,7 @@ class TreeRemoval:
         return node
 
     def _node_locked(self, directory: Node | None, info: ObjectInfo, began: int) -> Node | None:
-        """The file or link of the object, brought to the listed version."""
+        """Return the file or link of the object, brought to the listed version."""
         self._core.assert_held()
         if directory is None or info.key.endswith("/"):
             return None
@@ -284,7 +286,7 @@ class TreeRemoval:
         return node
 
     def _row_locked(self, info: ObjectInfo, began: int) -> PendingDelete | None:
-        """The delete of this version; None: on its way or carried out, or of the old name of a renamed file."""
+        """Return the delete of this version; None: on its way or carried out, or of the old name of a renamed file."""
         self._core.assert_held()
         deletes = self._pending.deletes
         row = deletes.of_version(info.key, info.etag)
@@ -337,7 +339,7 @@ class TreeRemoval:
             return bool(nodes)
 
     def _leaves(self, top: Node) -> Iterator[Node]:
-        """All nodes at and below `top`, children before their parents, without roots of mount and buckets."""
+        """Yield all nodes at and below `top`, children before their parents, without roots of mount and buckets."""
         for child in list(top.children().values()):
             if child.is_dir:
                 yield from self._leaves(child)

@@ -9,6 +9,8 @@ Threads: every method is thread-safe. Locks: takes Core.lock for changes; a look
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from r2fs.engine.content.jobs import AHEAD, Job, JobQueue
@@ -114,11 +116,15 @@ class Behind:
             self._waited_s = now
             return self._left_s if pages <= FEW_PAGES else 0.0
 
-    def waited(self, since_s: float) -> None:
-        """Count a wait that began at Clock.monotonic() `since_s`."""
-        with self._core.lock:
-            self._waited_s = self._core.clock.monotonic()
-            self._left_s = max(0.0, self._left_s - (self._waited_s - since_s))
+    @contextmanager
+    def counted(self, limit_s: float | None) -> Iterator[None]:
+        """Count the wait of the block, unless the wait has no limit."""
+        since_s = self._core.clock.monotonic()
+        yield
+        if limit_s is not None:
+            with self._core.lock:
+                self._waited_s = self._core.clock.monotonic()
+                self._left_s = max(0.0, self._left_s - (self._waited_s - since_s))
 
     # ------------------------------------------------------------------ LISTs
     def add(self, refresh: Refresh, list_it: Job) -> None:

@@ -48,14 +48,14 @@ def is_stored(name: str) -> bool:
 
 
 def not_ours(name: str) -> FileError:
-    """The error of a read of an attribute outside the namespace `user.`: no inode has one."""
+    """Return the error of a read of an attribute outside the namespace `user.`: no inode has one."""
     if name.startswith("security."):
         return NoAttribute(f"{name}: no file of a mount has this attribute")
     return NotSupported(f"{name}: only the namespace `user.` is supported")
 
 
 def _settable(name: str) -> str | None:
-    """The header set by the attribute; None: another attribute."""
+    """Return the header set by the attribute; None: another attribute."""
     header = name.removeprefix(OWN)
     return header if name.startswith(OWN) and header in SETTABLE else None
 
@@ -78,7 +78,7 @@ class ExtendedAttributes:
         return [TYPE, *names] if node.kind is Kind.FILE and own_type else names
 
     def get(self, node: Node, name: str) -> bytes:
-        """The value of an attribute of the namespace `user.`."""
+        """Return the value of an attribute of the namespace `user.`."""
         value = self._value(node, name)
         if value is None:
             raise NoAttribute(f"{self._tree.path(node)} has no attribute {name}")
