@@ -110,7 +110,7 @@ class _UnixServer(LoopbackServer):
         if self._path.exists() and stat.S_ISSOCK(self._path.lstat().st_mode) and not _answers(self._path):
             self._path.unlink()
         self.socket.bind(os.fspath(self._path))
-        os.chmod(self._path, 0o600)  # nobody can connect before it listens
+        os.chmod(self._path, 0o600)  # before listen(): until then no connection is possible
 
 
 def _answers(path: Path) -> bool:

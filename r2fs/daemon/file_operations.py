@@ -1,4 +1,4 @@
-"""Control operations on the files of a mount: what is known of them, their pending changes, and their local copies."""
+"""Control operations on the files of a mount: their state, their pending changes, and their local copies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class FileOperations:
         self._engine = parts.engine
         self._store = parts.store
 
-    # ------------------------------------------------------------------ what is known
+    # ------------------------------------------------------------------ state
     def file(self, request: Request) -> dict[str, object]:
         """The file or directory `path`, and its history."""
         path, views = request.text("path"), self._engine.file_views
@@ -93,7 +93,7 @@ class FileOperations:
         return asdict(self._engine.local_copies.evict(request.paths()))
 
     def pin(self, request: Request) -> dict[str, object]:
-        """Pin `paths`, for themselves or as what `session` refers to, then download them, with progress lines.
+        """Pin `paths`, for themselves or as the files to which `session` refers, then download them, with progress lines.
 
         A client that leaves ends the progress; the download goes on in the background. So it does with `wait` false.
         """
@@ -105,7 +105,7 @@ class FileOperations:
         return self._warmed(request, paths)
 
     def unpin(self, request: Request) -> dict[str, object]:
-        """Unpin what is pinned at and below `paths`."""
+        """Remove the pins at and below `paths`."""
         return {"unpinned": self._engine.pins.unpin(request.paths())}
 
     def pins(self, request: Request) -> dict[str, object]:

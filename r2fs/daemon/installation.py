@@ -108,7 +108,7 @@ def quoted(value: str) -> str:
 
 
 def remove(place: Place, name: str, keep_unit: bool = False) -> list[Path]:
-    """Remove what was written for `name`, and the unit if no other mount is enabled. Returns the removed files."""
+    """Remove the files of `name`, and the unit if no other mount is enabled. Returns the removed files."""
     removed = []
     for path in _files_of(place, name):
         with suppress(FileNotFoundError):
@@ -145,7 +145,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    """Replace a file at once: nobody sees a part of it, or a secret in a file that is open to others."""
+    """Replace a file atomically, with its mode from the beginning: no other user reads a secret in it."""
     temporary = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(mode=0o755 if mode == PUBLIC else 0o700, parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ class LoopbackServer(HTTPServer):
 
 
 def is_own_name(host: str) -> bool:
-    """True for a Host header that names loopback, with any port: a web page whose name resolves to loopback has another.
+    """True for a Host header that names loopback, with any port. A web page has its own name, even if that resolves to loopback.
 
     >>> is_own_name("127.0.0.1:9464"), is_own_name("localhost"), is_own_name("127.evil.example")
     (True, True, False)

@@ -45,7 +45,7 @@ def queue(view: QueueView) -> dict[str, Any]:
 def downloads(
     views: Sequence[DownloadView], paths_of: Callable[[Sequence[int]], Mapping[int, str]]
 ) -> list[dict[str, Any]]:
-    """Files of which bytes are on their way to this host, in the form of the queue's transfers: `sent` is what is here."""
+    """Downloads in progress, in the form of the queue's transfers; `sent`: bytes on this host."""
     paths = paths_of([view.ino for view in views])
     found = [
         TransferView(

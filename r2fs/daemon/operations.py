@@ -218,7 +218,7 @@ class MirrorOperations(CommonOperations):
         )
 
     def stop(self, request: Request) -> dict[str, object]:
-        """Send what the bucket lacks, and end the mirror. Progress lines until the outcome is known."""
+        """Send pending changes, and end the mirror. Progress lines until the outcome is known."""
         request.progress(queue=self._queue())
         self._stopping.unmount_now(lambda lazy: None, False, request.number("timeout_s"))
         return {**self._ended(request), "mirror": True}

@@ -80,7 +80,7 @@ def short_address(path: Path) -> Iterator[str]:
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """The user of the process at the other end (SO_PEERCRED); of a listening one, who called listen()."""
+    """The user of the process at the other end (SO_PEERCRED): for a server, of the process that called listen()."""
     size = struct.calcsize("3i")
     _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
     return int(uid)

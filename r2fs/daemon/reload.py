@@ -122,7 +122,7 @@ class Reload:
             watch.stop()
 
     def reload(self) -> None:
-        """Read the settings again and take up what has changed."""
+        """Read the settings again and apply the changes."""
         try:
             new = self._source.read()
         except R2fsError as error:

@@ -202,7 +202,9 @@ class Service:
             reload = Reload(self._launch.source, parts, stopping, self._threads, self._clock)
             self._threads.start("settings", lambda: reload.run(self._threads.ended))
         if settings.metrics is not None:
-            from r2fs.daemon.exposition import exporter_of  # with a library for those alone who want metrics
+            from r2fs.daemon.exposition import (
+                exporter_of,
+            )  # imports prometheus_client: only where metrics are set
 
             exporter = exporter_of(settings.metrics, parts)
             self._threads.start("metrics", lambda: exporter.run(self._threads.ended), joined=True)

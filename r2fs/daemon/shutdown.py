@@ -32,8 +32,8 @@ RESTART_END_S = 3.0  # programs wait for the successor: a request that is cut of
 
 
 def threads_end_s(left: QueueView) -> float:
-    """Longest wait for threads in a request, with these changes left: what is on its way when the time for uploads is
-    over is sent by the next daemon."""
+    """Longest wait for threads in a request. With changes left, the time for uploads is over, and requests that are cut
+    off are made again by the next daemon."""
     return LATE_END_S if count_left(left) else WORKERS_END_S
 
 

@@ -93,7 +93,7 @@ class Mirror:
 
     # ------------------------------------------------------------------ life
     def open(self) -> None:
-        """Take the tree: the record begins anew for another one. Settle what a killed mirror left."""
+        """Take the tree; the record begins anew for another tree. Settle the files and uploads of a killed mirror."""
         tree, record = self._parts.tree, self._parts.record
         tree_id = tree.read_id() or tree.make_id()
         if record.tree_id() != tree_id:
@@ -276,7 +276,7 @@ class Mirror:
     def drain(
         self, timeout_s: float | None, progress: Callable[[QueueView], None] | None = None
     ) -> QueueView:
-        """Send what the bucket lacks, `timeout_s` seconds at most; downloads are left to the next mirror."""
+        """Send pending changes, `timeout_s` seconds at most; downloads are left to the next mirror."""
         self._draining.set()
         try:
             self._passes.run_here([""])
@@ -293,7 +293,7 @@ class Mirror:
         progress: Callable[[QueueView], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Send what the bucket lacks at and below `paths` (none: all). False: some is parked, refused, or time is up."""
+        """Send pending changes at and below `paths` (none: all). False: a change is parked or refused, or the time is up."""
         deadline_s = None if timeout_s is None else self._clock.monotonic() + timeout_s
         names = self._named(paths)
         with suppress(LocalError):  # the pass says so

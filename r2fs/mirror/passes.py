@@ -93,7 +93,7 @@ class Passes:
         return work
 
     def run_here(self, paths: Iterable[str]) -> None:
-        """Touch what has changed at and below these paths of the directory, without a look at the bucket."""
+        """Touch each changed name at and below these paths of the directory, without a listing of the bucket."""
         self._parts.tree.require_id(self._parts.record.tree_id())
         sides = _Sides()
         paths = list(paths)
@@ -164,7 +164,7 @@ class Passes:
                     sides.local[name] = found.local
 
     def _drop_obstructed(self, sides: _Sides) -> None:
-        """Leave objects out whose name is also the directory of others."""
+        """Leave out each object with the name of a directory of other objects."""
         for name in [*sides.there]:
             directory = name.rpartition("/")[0]
             while directory:

@@ -19,7 +19,7 @@ from r2fs.model.values import dataclass, replace
 from r2fs.model.views import QueueView, TransferView
 
 SHOWN = 100  # transfers in a view: on their way first, then those that are due next
-POLL_S = 0.05  # of those who wait for the end of work
+POLL_S = 0.05  # between two looks of `wait`
 
 
 class Verb(Enum):

@@ -153,7 +153,7 @@ class Settler:
         return not (action is Action.UPLOAD and seen.info is None and seen.step == InStep())
 
     def _certain(self, seen: _Seen) -> _Seen:
-        """Ask for the object. One of an earlier upload of this mirror, whose end was not seen, counts as in step."""
+        """Send a HEAD. An object of an earlier upload of this mirror, of which the answer was lost, counts as in step."""
         info = self._head(self._names.key(seen.name))
         step = seen.step
         if step.attempt is not None and info is not None and info.etag != step.etag:
