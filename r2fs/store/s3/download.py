@@ -144,19 +144,16 @@ class S3Download:
 
     def _read(self, size: int) -> bytes:
         """Read up to `size` bytes: fewer after TURN_S, or at the end. The socket's timeout bounds each wait."""
-        clock, pieces, got, turn_s = self._wire.clock, list[bytes](), 0, 0.0
-        asked_s = clock.monotonic()
-        while got < size:
+        clock, pieces, got, waited_s = self._wire.clock, list[bytes](), 0, 0.0
+        begun_s = clock.monotonic()
+        while got < size and waited_s < TURN_S:
             data = receive(self._raw, size - got, self._key, _cut)
             if not data:
                 break
             pieces.append(data)
             got += len(data)
-            now_s = clock.monotonic()
-            self._judge(now_s - asked_s, len(data))
-            turn_s, asked_s = turn_s + now_s - asked_s, now_s
-            if turn_s >= TURN_S:
-                break
+            waited_s = clock.monotonic() - begun_s
+        self._judge(waited_s, got)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _judge(self, waited_s: float, came: int) -> None:
