@@ -31,6 +31,7 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import printable
 from r2fs.model.settings import places
+from r2fs.model.values import dataclass
 
 NOTICED_S = 3.0  # for the holder to notice its daemon's death; milliseconds on an idle machine
 STARTED_S = 15.0  # for a daemon that the holder starts again
@@ -139,28 +140,48 @@ def _as_user(uid: int | None) -> str:
     return f"sudo -u '#{uid}'" if uid else "sudo"
 
 
-def served_by_nobody(waiting: list[Held]) -> list[tuple[Daemon, str]]:
-    """The cards of killed daemons whose mounts no holder keeps, each with a sentence that has the remedy."""
-    kept = {held.mountpoint for held in waiting}
-    said = []
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """A mount without a daemon. `error`: the reason and the remedy."""
+
+    id: str
+    mountpoint: str
+    url: str
+    state: str
+    error: str
+
+    @property
+    def sentence(self) -> str:
+        """The error with the mount point."""
+        return self.error if self.mountpoint in self.error else f"{self.mountpoint}: {self.error}"
+
+
+def unserved() -> list[Unserved]:
+    """Mounts that holders keep, and mounts of killed daemons that no holder keeps."""
+    held = held_mounts()
+    found = [Unserved(one.socket.stem, one.mountpoint, one.url, "held", held_text(one)) for one in held]
+    kept = {one.mountpoint for one in held}
     for card in _dead(named_directory("run_dir")):
-        mounted = kmount.mounted_at(card.mountpoint)
-        if card.mountpoint in kept or mounted is None or mounted.fstype != mountpoint.OURS:
+        if card.mountpoint in kept or not _is_ours(card.mountpoint):
             continue
         try:
             why = str(nobody_at(card.mountpoint))
         except R2fsError as error:  # the dead mount does not even answer with an error
             why = str(error)
-        said.append((card, why))
-    return said
+        found.append(Unserved(card.socket.stem, card.mountpoint, card.url, "no daemon", why))
+    return found
 
 
 def is_no_mount(path: str) -> bool:
     """True unless `path` is a mount point of r2fs: served, held or stale."""
     if client.owner_of(path, held_mounts()) is not None or mountpoint.is_stale(Path(path)):
         return False
-    mounted = kmount.mounted_at(absolute(path))
-    return mounted is None or mounted.fstype != mountpoint.OURS
+    return not _is_ours(absolute(path))
+
+
+def _is_ours(path: str) -> bool:
+    mounted = kmount.mounted_at(path)
+    return mounted is not None and mounted.fstype == mountpoint.OURS
 
 
 def held_text(waiting: Held) -> str:

@@ -81,14 +81,13 @@ def _copy(source: Path, target: Path, found: os.stat_result) -> None:
 def digest(path: Path) -> tuple[int, str]:
     """Size and SHA-256 of an exported copy, as it is on the disk now."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as copy:
-            return _digest_of(copy.fileno())
+        return _synced_digest(path)
     except OSError as error:
         raise R2fsError(f"{path}: {error.strerror}: there is no exported copy to compare with") from error
 
 
 def _synced_digest(path: Path) -> tuple[int, str]:
-    """`digest`, after an fsync: an export that was killed has left a copy that may not be on the disk."""
+    """`digest` after an fsync: a killed export may have left a copy that is not on the disk."""
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as copy:
         os.fsync(copy.fileno())
         return _digest_of(copy.fileno())

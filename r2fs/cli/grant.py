@@ -8,7 +8,6 @@ import shlex
 import signal
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -113,7 +112,7 @@ def command(
     if as_process:
         show.as_json(_for_process(made))
         return
-    end = _end_of(made)
+    end = show.utc(made.ends_s)
     secrets = (made.access_key_id, made.secret_access_key, made.session_token)
     variables = _variables(bucket, *secrets)
     line = _mount_line(bucket, prefix, read_only)
@@ -129,14 +128,10 @@ def command(
         click.echo(f"# until {end}: {line}")
 
 
-def _end_of(made: Grant) -> str:
-    return datetime.fromtimestamp(made.ends_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 def _for_process(made: Grant) -> dict[str, object]:
     """The JSON of AWS's setting credential_process (AWS CLI user guide, "Sourcing credentials with an external process")."""
     keys = {"AccessKeyId": made.access_key_id, "SecretAccessKey": made.secret_access_key}
-    return {"Version": 1, **keys, "SessionToken": made.session_token, "Expiration": _end_of(made)}
+    return {"Version": 1, **keys, "SessionToken": made.session_token, "Expiration": show.utc(made.ends_s)}
 
 
 def _is_place(target: str, config_file: Path | None) -> bool:

@@ -129,6 +129,11 @@ def moment(at_s: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_s))
 
 
+def utc(at_s: float) -> str:
+    """A time in UTC by RFC 3339: "2026-11-29T13:05:00Z"."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_s))
+
+
 def left(queue: Mapping[str, Any]) -> str:
     """Pending changes: "3 files (12.0 MiB), 1 deletion"."""
     return amounts.left(queue["files"], queue.get("directories", 0), queue["bytes"], queue["deletes"])

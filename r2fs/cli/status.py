@@ -8,15 +8,7 @@ from typing import Any
 import click
 
 from r2fs.cli import show, unsent
-from r2fs.cli.asking import (
-    daemon_of,
-    held_mounts,
-    held_text,
-    is_no_mount,
-    known_daemons,
-    nobody_at,
-    served_by_nobody,
-)
+from r2fs.cli.asking import daemon_of, is_no_mount, known_daemons, nobody_at, unserved
 from r2fs.cli.options import json_option
 from r2fs.cli.status_text import detail, overview
 from r2fs.cli.usage import Command, PathText
@@ -85,15 +77,9 @@ def _ask_all(daemons: list[Daemon]) -> tuple[list[dict[str, Any]], list[R2fsErro
             failed.append(answer)
             answer = {"mount": {"mountpoint": daemon.mountpoint, "pid": daemon.pid, "error": str(answer)}}
         answers.append(answer)
-    waiting = held_mounts()
-    answers += [
-        {"mount": {"mountpoint": one.mountpoint, "url": one.url, "state": "held", "error": held_text(one)}}
-        for one in waiting
-    ]
-    answers += [
-        {"mount": {"mountpoint": one.mountpoint, "url": one.url, "state": "no daemon", "error": why}}
-        for one, why in served_by_nobody(waiting)
-    ]
+    for one in unserved():
+        about = {"mountpoint": one.mountpoint, "url": one.url, "state": one.state, "error": one.error}
+        answers.append({"mount": about})
     return answers, failed
 
 

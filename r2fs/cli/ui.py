@@ -14,14 +14,14 @@ from typing import Any
 
 import click
 
-from r2fs.cli.asking import daemon_of, held_mounts, held_text, known_daemons, served_by_nobody
+from r2fs.cli.asking import daemon_of, known_daemons, unserved
 from r2fs.cli.status_text import limit_lines, trouble_lines
 from r2fs.cli.usage import Command, PathText
 from r2fs.daemon.client import Daemon
 from r2fs.model import owned_paths
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.settings import places
-from r2fs.ui.mounts import Mounts, Served, served
+from r2fs.ui.mounts import Mounts, Served
 from r2fs.ui.server import PageServer
 
 
@@ -66,14 +66,8 @@ def _mounts(only: str | None) -> Mounts:
         return [daemon for daemon in known_daemons() if only in (None, daemon.mountpoint)]
 
     def without_daemon() -> Sequence[Served]:
-        held = held_mounts()
-        found = [
-            Served(one.socket.stem, one.mountpoint, one.url, None, f"{one.mountpoint}: {held_text(one)}")
-            for one in held
-        ]
-        for daemon, why in served_by_nobody(held):
-            found.append(Served(served(daemon).id, daemon.mountpoint, daemon.url, None, why))
-        return [one for one in found if only in (None, one.mountpoint)]
+        found = [one for one in unserved() if only in (None, one.mountpoint)]
+        return [Served(one.id, one.mountpoint, one.url, None, one.sentence) for one in found]
 
     def notes(answer: dict[str, Any]) -> list[tuple[str, str]]:
         return [*trouble_lines(answer), *limit_lines(answer.get("bandwidth", {}))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -75,7 +74,7 @@ def command(
             "state": answer["state"] or None,
             "public": answer["public"],
             "method": "PUT" if put else "GET",
-            "expires": None if ends_s is None else _text(ends_s),
+            "expires": None if ends_s is None else show.utc(ends_s),
         }
     )
     return 0
@@ -113,10 +112,5 @@ def _warn_of_the_end(answer: dict[str, Any], expires_s: float) -> None:
         )
     elif end_s < time.time() + expires_s:
         show.complain(
-            f"warning: the URL ends at {_text(end_s)}, with the temporary credentials it is signed with"
+            f"warning: the URL ends at {show.utc(end_s)}, with the temporary credentials it is signed with"
         )
-
-
-def _text(unix_s: float) -> str:
-    """RFC 3339, UTC."""
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
