@@ -314,7 +314,7 @@ HEAVY = {
     "prometheus_client",
 }
 ROOMS_NOT_ASKED = {f"r2fs.{room}" for room in ("engine", "mirror", "bulk", "doctor", "ui", "client", "store")}
-COMMANDS = [("--version", 180), ("--help", 180), ("status", 240)]  # and at most so many modules
+COMMANDS = [("--version", 155), ("--help", 155), ("status", 210)]  # and at most so many modules
 
 
 @pytest.mark.parametrize(("words", "most"), COMMANDS)

@@ -11,7 +11,6 @@ Fails:   softly where a directory cannot be read: its path is reported. `settle`
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -207,6 +206,8 @@ def _link_of(settings: Settings, environ: Mapping[str, str]) -> Path | None:
     known = places.state_places(environ)
     if path.parent in known or path.parent.parent in known:
         return None
+    import hashlib  # not for a status
+
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:6]
     return places.own_states(environ) / ELSEWHERE / f"{path.name}-{digest}"
 

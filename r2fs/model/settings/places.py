@@ -4,11 +4,9 @@ directory below each, by the XDG base directories and systemd's directory variab
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pwd
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -69,6 +67,8 @@ def run_dir(environ: Mapping[str, str]) -> tuple[Path, str]:
         return Path(environ["XDG_RUNTIME_DIR"]) / "r2fs", "XDG_RUNTIME_DIR"
     if os.getuid() == 0:
         return Path("/run/r2fs"), ""
+    import tempfile  # not for a status
+
     return Path(environ.get("TMPDIR") or tempfile.gettempdir()) / f"r2fs-{os.getuid()}", ""
 
 
@@ -97,5 +97,7 @@ def slug(bucket: Bucket) -> str:
         text = f"buckets-{bucket.label}"
     else:
         text = bucket.name.rpartition("/")[2] if bucket.scheme == "file" else f"{bucket.name}-{bucket.prefix}"
+    import hashlib  # not for a status
+
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:SLUG_CHARS].rstrip("-.")
     return f"{readable or 'root'}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
