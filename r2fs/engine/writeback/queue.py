@@ -42,6 +42,7 @@ REPEAT_LOG_S = 60.0  # least time between two log lines of the same disk failure
 LARGE, LARGE_UPLOADS = 8 << 20, 4  # bytes; least number at once, else a quarter of the threads
 
 # Each upload takes the interpreter's time from the programs' requests. While a program closes file after file:
+BURST_S = 0.02  # two files closed within this time begin a burst
 QUIET_S = 0.1  # a pause of this length ends the burst, and uploads begin
 GIVE_WAY_S = 5.0  # uploads wait for the end of a burst this long at most
 
@@ -153,10 +154,10 @@ class UploadQueue:
     def _note_burst(self, node: Node, now: float) -> None:
         """A burst begins with a directory, which its first file may keep in the bucket, or with the second of two files:
         a file alone, saved and renamed perhaps, has no pause."""
-        quiet = now - self._scheduled_s >= QUIET_S
-        if quiet:
+        since_s = now - self._scheduled_s
+        if since_s >= QUIET_S:
             self._burst_s = None
-        if self._burst_s is None and (node.is_dir or not (quiet or node.ino == self._scheduled)):
+        if self._burst_s is None and (node.is_dir or (since_s < BURST_S and node.ino != self._scheduled)):
             self._burst_s = now
         self._scheduled, self._scheduled_s = node.ino, now
 
