@@ -215,7 +215,7 @@ class TreeListing:
                 if node is not None:
                     self._merge(node, found, complete)
                 found.shown = node is not None or self._shows(found)
-                found.objects, found.below = [], []  # a long walk keeps no keys
+                found.objects, found.below = [], {}  # a long walk keeps no keys
         return page.token is not None
 
     # ------------------------------------------------------------------ merge, with Core.lock held
@@ -243,7 +243,7 @@ class TreeListing:
         if max(listing.listed_at_s, *listing.probed.values(), found.sent_at_s) > found.sent_at_s:
             return  # a newer listing is known
         prefixes = []
-        for below in found.below:
+        for below in found.below.values():
             child = node.children().get(nfc(below.prefix[len(found.prefix) : -1]))
             if (child is not None and child.is_dir) or below.shown:
                 prefixes.append(below.prefix)
@@ -259,7 +259,7 @@ class TreeListing:
         shown = any(
             not self._pending.deletes.hides(info.key, info.etag, found.began) for info in found.objects
         )
-        return shown or any(below.shown for below in found.below)
+        return shown or any(below.shown for below in found.below.values())
 
 
 # ---- keys in the order of a listing become directories
@@ -271,7 +271,7 @@ class Found:
     began: int  # Tree.tick before the request for the page with its first key
     sent_at_s: float  # Clock.monotonic() then
     objects: list[ObjectInfo] = field(default_factory=list)  # its own marker among them
-    below: list[Found] = field(default_factory=list)  # its directories
+    below: dict[str, Found] = field(default_factory=dict)  # its directories, by key
     shown: bool = False  # by the mount; known once complete
 
 
@@ -290,7 +290,6 @@ class FlatListing:
         self._after = after.encode()
         self._last = self._after  # key
         self._open: list[Found] = []
-        self._closed: set[str] = set()
 
     def pause(self, now_s: float) -> None:
         self.paused_s = now_s
@@ -327,12 +326,11 @@ class FlatListing:
         while (above := self._open[-1]).prefix != directory:
             end = directory.index("/", len(above.prefix)) + 1
             found = Found(directory[:end], began, sent_at_s)
-            self.in_runs = self.in_runs and found.prefix not in self._closed
-            above.below.append(found)
+            self.in_runs = self.in_runs and found.prefix not in above.below
+            above.below[found.prefix] = found
             self._open.append(found)
 
     def _close(self) -> Iterator[Found]:
         found = self._open.pop()
-        self._closed.add(found.prefix)
         if found.prefix.encode() > self._after:  # else keys before `after` are missing
             yield found
