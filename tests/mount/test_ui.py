@@ -194,7 +194,7 @@ def test_an_upload_is_seen_on_its_way(page, pair, proxy):
     anna, _ = pair
     proxy.latency_s = 0.6
     try:
-        (anna.path / "long.wav").write_bytes(os.urandom(35 * MIB))
+        (anna.path / "long.wav").write_bytes(os.urandom(20 * MIB))
         bar = "#transfers .moves [role=progressbar]"
         page.until_text("#transfers", "long.wav")
         page.until("a part of it", "const b = document.querySelector(arguments[0]); return b && 0 < b.ariaValueNow && b.ariaValueNow < 100", bar)  # fmt: skip
