@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
+from tests.support.commands import run_here
 from tests.support.servers import Endpoint
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ LIFECYCLE = {
 
 
 class Commands:
-    """`r2fs …` in a process of its own, with a server's settings."""
+    """`r2fs …` with a server's settings."""
 
     def __init__(self, endpoint: Endpoint, home: Path) -> None:
         logging.getLogger("botocore").setLevel(logging.INFO)
@@ -72,9 +73,8 @@ class Commands:
         )
 
     def __call__(self, *words: object) -> tuple[int, str, str]:
-        process = self.start(*words)
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out, err
+        done = run_here(self.environment, *words)
+        return done.returncode, done.stdout, done.stderr
 
     def keys(self, prefix: str) -> list[str]:
         found = self.s3.list_objects_v2(Bucket=self.endpoint.bucket, Prefix=prefix)

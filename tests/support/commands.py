@@ -32,7 +32,7 @@ def run_r2fs(
     """One command, to its end; `before`: words that run it in a certain way, as env(1) does."""
     texts = [*map(str, words)]
     if texts[0] in HERE and not before:
-        return _run_here(environment, texts)
+        return run_here(environment, *texts)
     return subprocess.run(
         [*before, sys.executable, "-m", "r2fs", *texts],
         env=environment,
@@ -45,20 +45,23 @@ def run_r2fs(
     )
 
 
-def _run_here(environment: Mapping[str, str], words: list[str]) -> subprocess.CompletedProcess[str]:
+def run_here(environment: Mapping[str, str], *words: object) -> subprocess.CompletedProcess[str]:
+    """One command in this process, which must neither fork nor wait for signals."""
+    texts = [*map(str, words)]
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     asking._warn.cache_clear()
     with redirect_stdout(out), redirect_stderr(err), _surroundings(environment):
-        code = run("r2fs", words)
-    texts = [stream.buffer.getvalue().decode() for stream in (out, err)]
-    return subprocess.CompletedProcess(["r2fs", *words], code, *texts)
+        code = run("r2fs", texts)
+    said = [stream.buffer.getvalue().decode() for stream in (out, err)]
+    return subprocess.CompletedProcess(["r2fs", *texts], code, *said)
 
 
 @contextmanager
 def _surroundings(environment: Mapping[str, str]) -> Iterator[None]:
     """Variables and standard input of a command; afterwards these and the log are as before."""
-    root, variables, stdin = logging.getLogger(), dict(os.environ), sys.stdin
-    handlers, level = list(root.handlers), root.level
+    variables, stdin = dict(os.environ), sys.stdin
+    root, ours = logging.getLogger(), logging.getLogger("r2fs")
+    handlers, levels = list(root.handlers), (root.level, ours.level)
     try:
         os.environ.clear()
         os.environ.update(environment)
@@ -69,4 +72,6 @@ def _surroundings(environment: Mapping[str, str]) -> Iterator[None]:
         sys.stdin = stdin
         os.environ.clear()
         os.environ.update(variables)
-        root.handlers[:], root.level = handlers, level
+        root.handlers[:] = handlers
+        for logger, level in zip((root, ours), levels, strict=True):
+            logger.setLevel(level)
