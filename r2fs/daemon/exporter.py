@@ -26,16 +26,16 @@ CLIENT_S: Final = 5.0  # of silence of a client: another one waits
 AGAIN_S: Final = 10.0  # between two tries of a place that cannot be used
 TEXTFILE_S: Final = 15.0  # between two writes of the textfile: Prometheus' usual interval
 UNIX: Final = "unix:"
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Exporter:
     """`place`: the setting `metrics`. `name`: of this mount's textfile, without its ending."""
 
-    def __init__(self, place: str, name: str, content_type: str, text: Callable[[], bytes]) -> None:
+    def __init__(self, place: str, name: str, text: Callable[[], bytes]) -> None:
         # constant
         self._place = place
         self._name = name
-        self._content_type = content_type
         self._text = text
         # run()'s thread alone
         self._warned = ""
@@ -86,7 +86,7 @@ class Exporter:
                 path.unlink(missing_ok=True)
 
     def _server(self, path: Path | None) -> LoopbackServer:
-        handler = _handler(self._content_type, self._text)
+        handler = _handler(self._text)
         if path is not None:
             return _UnixServer(path, handler)
         host, _, port = self._place.rpartition(":")
@@ -123,7 +123,7 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def _handler(content_type: str, text: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
+def _handler(text: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = CLIENT_S
 
@@ -135,7 +135,7 @@ def _handler(content_type: str, text: Callable[[], bytes]) -> type[BaseHTTPReque
             else:
                 body = text()
                 self.send_response(200)
-                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Type", CONTENT_TYPE)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

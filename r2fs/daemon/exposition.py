@@ -23,7 +23,6 @@ from r2fs.store.counting import CLASSES, LIMITS_S, LatencyView, kind_of
 
 PREFIX: Final = "r2fs_"
 LABELS: Final = ("mount", "bucket")
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Family = GaugeMetricFamily | CounterMetricFamily
 Values = Mapping[Any, float]  # by the tuple of values of the labels besides LABELS
@@ -159,4 +158,4 @@ def text_of(parts: Parts) -> Callable[[], bytes]:
 
 def exporter_of(place: str, parts: Parts) -> Exporter:
     """The exporter of a mount's metrics at the place that the setting `metrics` names."""
-    return Exporter(place, socket_name(parts.settings), CONTENT_TYPE, text_of(parts))
+    return Exporter(place, socket_name(parts.settings), text_of(parts))

@@ -23,7 +23,7 @@ from r2fs.daemon.parts import MirrorParts
 from r2fs.daemon.reload import Reload, Source
 from r2fs.daemon.shutdown import LAST_ANSWERS_S, threads_end_s
 from r2fs.daemon.spending import Spending
-from r2fs.daemon.stopping import Stopping, count_left, left_text
+from r2fs.daemon.stopping import Stopping, count_left, exit_code, left_text
 from r2fs.daemon.systemd import ServiceManager
 from r2fs.daemon.threads import Threads
 from r2fs.disk import mirror_record
@@ -181,23 +181,23 @@ class MirrorService:
                 self._reload(parts, stopping)
                 self._threads.start("ready", lambda: self._await_first_pass(mirror, manager, ready))
                 stopping.requested.wait()
-                outcome = stopping.drain(mirror)
+                left = stopping.drain(mirror)
         except BaseException:
             control.finish(LAST_ANSWERS_S)
             raise
         spending.save()
         control.withdraw()
-        if count_left(outcome.left):
+        if count_left(left):
             log.warning(
                 "not in the bucket: %s; kept in %s, and sent by the next mirror",
-                left_text(outcome.left, parked=True),
+                left_text(left, parked=True),
                 self._target,
             )
         else:
             log.info("everything is in the bucket")
-        stopping.finish(outcome)
+        stopping.finish(left)
         control.finish(LAST_ANSWERS_S)
-        return outcome.exit_code
+        return exit_code(left)
 
     def _reload(self, parts: MirrorParts, stopping: Stopping) -> None:
         if self._launch.source is not None:

@@ -18,7 +18,7 @@ from r2fs.daemon.file_operations import FileOperations
 from r2fs.daemon.object_operations import ObjectOperations
 from r2fs.daemon.parts import MirrorParts, Parts
 from r2fs.daemon.protocol import HEARTBEAT_S, peer_pid
-from r2fs.daemon.stopping import Stopping
+from r2fs.daemon.stopping import Stopping, exit_code
 from r2fs.engine.content.warm import Watched
 from r2fs.model.errors import InvalidArgument, MountError
 from r2fs.model.ports import Caller
@@ -109,9 +109,9 @@ class CommonOperations:
     def _ended(self, request: Request) -> dict[str, object]:
         """Wait for the outcome of a stop, with a line of progress each HEARTBEAT_S."""
         while True:
-            progress, outcome = self._stopping.wait(HEARTBEAT_S)
-            if outcome is not None:
-                return {"queue": metrics.queue(outcome.left), "exit_code": outcome.exit_code}
+            progress, left = self._stopping.wait(HEARTBEAT_S)
+            if left is not None:
+                return {"queue": metrics.queue(left), "exit_code": exit_code(left)}
             request.progress(queue=self._queue() if progress is None else metrics.queue(progress))
 
 

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from r2fs.daemon import state_directories
 from r2fs.daemon.control import ControlServer
 from r2fs.daemon.parts import Parts
-from r2fs.daemon.stopping import Outcome, Stopping, count_left, left_text
+from r2fs.daemon.stopping import Stopping, count_left, exit_code, left_text
 from r2fs.daemon.threads import Threads
 from r2fs.model import amounts
 from r2fs.model.errors import MountError
@@ -63,14 +63,14 @@ class Shutdown:
     def _run(self) -> int:
         self._parts.takeover.end()
         self._tell_limit()
-        outcome = self._stopping.drain(self._parts.engine)
-        self._stop_threads(threads_end_s(outcome.left))
+        left = self._stopping.drain(self._parts.engine)
+        self._stop_threads(threads_end_s(left))
         self._control.withdraw()
         self._closing.close()
-        self._log_outcome(outcome)
-        self._stopping.finish(outcome)
+        self._log_outcome(left)
+        self._stopping.finish(left)
         self._control.finish(LAST_ANSWERS_S)
-        return outcome.exit_code
+        return exit_code(left)
 
     def _tell_limit(self) -> None:
         """Say why it may take long: a limit of bandwidth holds until the end, for others share the line."""
@@ -88,13 +88,12 @@ class Shutdown:
 
         self._threads.stop(stop, limit_s)
 
-    def _log_outcome(self, outcome: Outcome) -> None:
-        view = outcome.left
-        if not count_left(view):
+    def _log_outcome(self, left: QueueView) -> None:
+        if not count_left(left):
             log.info("everything is in the bucket")
             state_directories.forget(self._parts.settings, self._parts.environ)
             return
-        log.warning("not in the bucket: %s; kept, and sent at the next mount", left_text(view, parked=True))
+        log.warning("not in the bucket: %s; kept, and sent at the next mount", left_text(left, parked=True))
 
     def abandon(self) -> None:
         """Close everything after a start that failed: nothing is pending."""

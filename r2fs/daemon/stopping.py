@@ -22,7 +22,6 @@ from r2fs.model import amounts
 from r2fs.model.errors import Busy, MountError, R2fsError
 from r2fs.model.exit_codes import DONE, SOMETHING_LEFT
 from r2fs.model.pending import State
-from r2fs.model.values import dataclass
 
 if TYPE_CHECKING:  # `r2fs status` needs the exit codes alone
     from r2fs.daemon.systemd import ServiceManager
@@ -55,13 +54,8 @@ class Drainable(Protocol):
 Unmount = Callable[[bool], None]  # the driver's: unmount(lazy)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    left: QueueView
-
-    @property
-    def exit_code(self) -> int:
-        return SOMETHING_LEFT if count_left(self.left) else DONE
+def exit_code(left: QueueView) -> int:
+    return SOMETHING_LEFT if count_left(left) else DONE
 
 
 def count_left(view: QueueView) -> int:
@@ -98,7 +92,7 @@ class Stopping:
         self._deadline: float | None = None
         self._signalled_s: float | None = None  # the first signal but SIGHUP
         self._progress: QueueView | None = None
-        self._outcome: Outcome | None = None
+        self._left: QueueView | None = None  # set at the end
         # drain()'s thread alone
         self._logged = clock.monotonic()
 
@@ -196,8 +190,8 @@ class Stopping:
         return ", ".join(others) or "a process that cannot be seen"
 
     # ------------------------------------------------------------------ uploads
-    def drain(self, engine: Drainable) -> Outcome:
-        """Wait for uploads until the deadline or a second signal. Called after the unmount."""
+    def drain(self, engine: Drainable) -> QueueView:
+        """Wait for uploads until the deadline or a second signal; return the rest. Called after the unmount."""
         self.request("unmounted")
         view = engine.queue_view()
         if count_left(view):
@@ -206,7 +200,7 @@ class Stopping:
             engine.drain(max(0.0, self._remaining()), self._show)
         except _Hurried:
             log.info("not waiting any longer")
-        return Outcome(engine.queue_view())
+        return engine.queue_view()
 
     def _show(self, view: QueueView) -> None:
         """Record the progress; the engine calls this several times a second while it waits."""
@@ -228,15 +222,15 @@ class Stopping:
         with self._lock:
             return self._timeout_s if self._deadline is None else self._deadline - self._clock.monotonic()
 
-    def finish(self, outcome: Outcome) -> None:
-        """Set the outcome and wake wait(). All is closed but the control socket."""
+    def finish(self, left: QueueView) -> None:
+        """End wait() with the rest. All is closed but the control socket."""
         with self._lock:
-            self._outcome = outcome
+            self._left = left
             self._changed.notify_all()
 
-    def wait(self, seconds: float) -> tuple[QueueView | None, Outcome | None]:
-        """The latest progress, and the outcome or None; waits `seconds` at most for a change."""
+    def wait(self, seconds: float) -> tuple[QueueView | None, QueueView | None]:
+        """The latest progress, and the rest at the end or None; waits `seconds` at most for a change."""
         with self._lock:
-            if self._outcome is None:
+            if self._left is None:
                 self._changed.wait(seconds)
-            return self._progress, self._outcome
+            return self._progress, self._left

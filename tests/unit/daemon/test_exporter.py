@@ -20,7 +20,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from prometheus_client.parser import text_string_to_metric_families
 
 from r2fs.daemon.exporter import Exporter
-from r2fs.daemon.exposition import CONTENT_TYPE, text_of
+from r2fs.daemon.exposition import text_of
 from r2fs.model.ports import SystemClock
 from r2fs.model.prices import CLASS_A, CLASS_B, MILLION
 from r2fs.model.records import ObjectMeta
@@ -168,7 +168,7 @@ def test_each_alert_says_what_is_wrong():
 class Running:
     def __init__(self, place: str) -> None:
         self.ended = threading.Event()
-        exporter = Exporter(place, "takes-1f", CONTENT_TYPE, lambda: b"r2fs_info 1\n")
+        exporter = Exporter(place, "takes-1f", lambda: b"r2fs_info 1\n")
         self.thread = threading.Thread(target=exporter.run, args=(self.ended,))
         self.thread.start()
 

@@ -10,7 +10,16 @@ from dataclasses import replace
 import pytest
 
 from r2fs.daemon.shutdown import LATE_END_S, WORKERS_END_S, threads_end_s
-from r2fs.daemon.stopping import BUSY_GRACE_S, PASSING_S, RETRY_S, SAME_S, Stopping, count_left, left_text
+from r2fs.daemon.stopping import (
+    BUSY_GRACE_S,
+    PASSING_S,
+    RETRY_S,
+    SAME_S,
+    Stopping,
+    count_left,
+    exit_code,
+    left_text,
+)
 from r2fs.daemon.systemd import ServiceManager
 from r2fs.model.errors import Busy, MountError, MountPointBad
 from r2fs.model.views import QueueView, TransferView
@@ -69,8 +78,8 @@ def stopping(tmp_path, clock):
 
 def test_everything_is_sent(stopping, clock):
     engine = Engine(clock, PENDING)
-    outcome = stopping.drain(engine)
-    assert outcome.exit_code == 0
+    left = stopping.drain(engine)
+    assert exit_code(left) == 0
     assert engine.asked_s == [60.0]
     assert stopping.requested.is_set()  # an unmount from outside is a request, too
 
@@ -79,10 +88,10 @@ def test_the_deadline_counts_from_the_request(stopping, clock):
     stopping.request("SIGTERM")
     clock.advance(50)
     engine = Engine(clock, PENDING, sends=False)
-    outcome = stopping.drain(engine)
+    left = stopping.drain(engine)
     assert engine.asked_s == [pytest.approx(10.0)]
-    assert outcome.exit_code == 75
-    assert count_left(outcome.left) == 3
+    assert exit_code(left) == 75
+    assert count_left(left) == 3
 
 
 def test_the_first_request_sets_the_deadline(stopping, clock):
@@ -101,7 +110,7 @@ def test_a_second_signal_does_not_wait(stopping, clock):
     stopping.signal("SIGTERM")
     engine = Engine(clock, PENDING, sends=False)
     began = clock.monotonic()
-    assert stopping.drain(engine).exit_code == 75
+    assert exit_code(stopping.drain(engine)) == 75
     assert clock.monotonic() - began < 1
 
 
@@ -124,7 +133,7 @@ def test_two_signals_at_once_are_one(stopping, clock):
     clock.advance(SAME_S / 2)
     stopping.signal("SIGTERM")
     assert not stopping.hurried.is_set()
-    assert stopping.drain(Engine(clock, PENDING)).exit_code == 0
+    assert exit_code(stopping.drain(Engine(clock, PENDING))) == 0
     clock.advance(SAME_S)
     stopping.signal("SIGINT")
     assert stopping.hurried.is_set()
@@ -134,31 +143,31 @@ def test_the_first_signal_after_an_unmount_still_waits(stopping, clock):
     stopping.request("unmounted")
     stopping.signal("SIGTERM")
     assert not stopping.hurried.is_set()
-    assert stopping.drain(Engine(clock, PENDING)).exit_code == 0
+    assert exit_code(stopping.drain(Engine(clock, PENDING))) == 0
 
 
 def test_what_is_refused_by_the_bucket_counts_as_left(stopping, clock):
     engine = Engine(clock, replace(NOTHING, files=1, parked=1), sends=False)
-    outcome = stopping.drain(engine)
-    assert outcome.exit_code == 75
-    assert outcome.left.parked == 1
+    left = stopping.drain(engine)
+    assert exit_code(left) == 75
+    assert left.parked == 1
 
 
 def test_deletions_count(stopping, clock):
-    assert stopping.drain(Engine(clock, replace(NOTHING, deletes=2), sends=False)).exit_code == 75
+    assert exit_code(stopping.drain(Engine(clock, replace(NOTHING, deletes=2), sends=False))) == 75
 
 
 def test_progress_and_outcome_reach_who_waits(stopping, clock):
     seen = []
-    outcome = stopping.drain(Engine(clock, PENDING))
+    left = stopping.drain(Engine(clock, PENDING))
     progress, before = stopping.wait(0.0)
     assert progress is not None
     assert before is None
     waiter = threading.Thread(target=lambda: seen.append(stopping.wait(20.0)))
     waiter.start()
-    stopping.finish(outcome)
+    stopping.finish(left)
     waiter.join(20)
-    assert seen[0][1] is outcome or stopping.wait(0)[1] is outcome
+    assert seen[0][1] is left or stopping.wait(0)[1] is left
 
 
 def test_the_manager_is_asked_for_time_while_sending(tmp_path, clock):
