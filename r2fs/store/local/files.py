@@ -1,6 +1,7 @@
-"""Reading and writing the files of a local bucket.
+"""Files of a local bucket: their paths, downloads, new files that are written whole, directories that are fsynced.
 
-Owns:  the download of one version of a file, a new file that is written whole, and directories that are fsynced.
+Owns:  the translation of errors of the disk into StoreError.
+Fails: NoPath for a key that cannot be a path.
 """
 
 from __future__ import annotations
@@ -12,12 +13,67 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from r2fs.model.errors import BodyDamaged, Unavailable
-from r2fs.model.keys import printable
+from r2fs.model.errors import (
+    BodyDamaged,
+    BucketMissing,
+    ObjectMissing,
+    PermissionRefused,
+    Refused,
+    StoreError,
+    Unavailable,
+)
+from r2fs.model.keys import MAX_KEY_BYTES, is_name, printable
 from r2fs.model.records import ObjectInfo
 from r2fs.store.counting import RequestCounter
 
 CHUNK = 1 << 20
+OWN = ".r2fs"  # r2fs's own directory in the root: never listed
+
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_IMPOSSIBLE = (
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.EILSEQ,
+    errno.EXDEV,
+)
+
+
+class NoPath(Refused):
+    """The key cannot be a path below the root."""
+
+
+def path_of(root: Path, key: str) -> Path:
+    """Path of an object, or of the directory if `key` names a marker. Raises NoPath."""
+    parts = key.removesuffix("/").split("/")
+    if not all(is_name(part) for part in parts) or parts[0] == OWN:
+        raise NoPath(f"{printable(key)}: cannot be a file below {root}: choose another name")
+    try:
+        if len(key.encode()) > MAX_KEY_BYTES:
+            raise NoPath(f"{printable(key[:60])}…: a key may have {MAX_KEY_BYTES} bytes")
+    except UnicodeEncodeError:
+        raise NoPath(f"{printable(key)}: object keys are UTF-8; this one is not") from None
+    return root.joinpath(*parts)
+
+
+def translated(root: Path, error: OSError, name: str) -> StoreError:
+    """Error of the bucket for an error of the disk. `name`: the key, or the bucket's URL."""
+    why = f"{name}: {error.strerror or error}"
+    if error.errno in _MISSING:
+        if not root.is_dir():
+            return BucketMissing(f"file://{root}: there is no such directory: make it, or mount its disk")
+        return ObjectMissing(f"{name}: there is no such object")
+    if error.errno in _DENIED:
+        return PermissionRefused(f"{why}: check the owner and mode below {root}")
+    if error.errno in _FULL:
+        return Refused(f"{why}: free space on the disk of {root}")
+    if error.errno in _IMPOSSIBLE:
+        return Refused(f"{why}: this key cannot be a file below {root}")
+    return Unavailable(why)
 
 
 class LocalDownload:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from r2fs.model.values import dataclass
-from r2fs.store.local.paths import OWN
+from r2fs.store.local.files import OWN
 
 Listed = tuple[str, os.stat_result | None]  # a key and its stat, or a common prefix and None
 

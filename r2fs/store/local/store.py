@@ -42,10 +42,19 @@ from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part
 from r2fs.model.settings import Bucket
 from r2fs.store.bodies import Outgoing
 from r2fs.store.counting import RequestCounter
-from r2fs.store.local.files import CHUNK, LocalDownload, make_directories, sync_directory, write_whole
+from r2fs.store.local.files import (
+    CHUNK,
+    OWN,
+    LocalDownload,
+    NoPath,
+    make_directories,
+    path_of,
+    sync_directory,
+    translated,
+    write_whole,
+)
 from r2fs.store.local.listing import Tree, Walk
 from r2fs.store.local.parts import Uploads
-from r2fs.store.local.paths import OWN, NoPath, path_of, translated
 from r2fs.store.local.sidecar import Sidecars, SideData, chosen_meta
 from r2fs.store.retry import RetryingStore
 
