@@ -4,8 +4,7 @@ Owns:    the choice of transport for each frequent request. A read whose answer 
          A write is sent again only if AWS has refused it for its region, which boto3 finds: after any other answer
          that is not understood, `retry.py` finds out whether the write was done.
 Threads: a client may be used by any. After a change of the key the next request goes by another.
-Locks:   Clients._lock, a leaf, held while `Requests` are made, for which a key may be looked up, and while the key is
-         replaced.
+Locks:   Clients._lock, a leaf, held while transports are replaced or closed.
 """
 
 from __future__ import annotations
@@ -63,7 +62,16 @@ class _Made:
         self.is_made = False
         self.requests: Requests | None = None  # None: boto3 sends all
 
-    def close(self) -> None:
+    def publish_locked(self, requests: Requests | None) -> bool:
+        """Set the transport without boto3. False: another thread was faster, or the key has been replaced."""
+        if self.is_made:
+            return False
+        self.requests = requests
+        self.is_made = True  # the last: it is read without the lock
+        return True
+
+    def close_locked(self) -> None:
+        self.is_made = True
         self.client.close()
         if self.requests is not None:
             self.requests.close()
@@ -142,15 +150,15 @@ class Clients:
         made = self._made
         if made.is_made:
             return made.requests
+        try:
+            requests = self._made_after(made.client, made.session)
+        except EXPECTED:
+            return None
         with self._lock:
-            made = self._made
-            if not made.is_made:
-                try:
-                    made.requests = self._made_after(made.client, made.session)
-                except EXPECTED:
-                    return None
-                made.is_made = True
-            return made.requests
+            is_first = made.publish_locked(requests)
+        if requests is not None and not is_first:
+            requests.close()
+        return made.requests
 
     def connect_ahead(self) -> None:
         """Open connections for the first requests, with the key in use."""
@@ -200,9 +208,9 @@ class Clients:
                 self._bucket, self._made, made = bucket, made, self._made
                 self.generation += 1
                 log.info("%s: the key was replaced: going on with the new one", bucket.url)
-        made.close()  # the old one, or a second that was made at the same time
+            made.close_locked()  # the old one, or a second that was made at the same time
         return True
 
     def close(self) -> None:
         with self._lock:
-            self._made.close()
+            self._made.close_locked()

@@ -416,6 +416,24 @@ def test_without_a_key_boto3_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     store.close()
 
 
+def test_of_two_threads_that_make_the_transport_one_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = S3Store(replace(PLACES["path"], credentials=CREDENTIALS), clock=ManualClock())
+    clients = store._clients
+    make, found = clients._made_after, []
+
+    def made_after(*given: Any) -> Any:
+        monkeypatch.setattr(clients, "_made_after", make)
+        found.append(clients.requests())  # the other thread, which is faster
+        found.append(make(*given))
+        return found[1]
+
+    monkeypatch.setattr(clients, "_made_after", made_after)
+    assert clients.requests() is found[0]
+    assert [one._connections._is_closed for one in found] == [False, True]
+    store.close()
+    assert found[0]._connections._is_closed
+
+
 def test_the_way_to_the_bucket() -> None:
     store = S3Store(replace(PLACES["below a path"], credentials=CREDENTIALS), clock=ManualClock())
     route = route_of(store._clients.current, "bucket")
