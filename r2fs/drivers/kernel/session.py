@@ -107,7 +107,9 @@ class Session:
         self._recheck_at = 0.0  # time.monotonic() of the next look at signalled requests; 0: none are
         self.counts = [0] * OP_LIMIT  # requests read, by opcode
         self._later: deque[tuple[int, int, int, Caller, memoryview]] = deque()
-        self._fetches = False  # the last request waits for the network
+        self._looks = (
+            0  # LOOKS after a request for the network: looks would take turns with the download's thread
+        )
         # guarded by: _lock
         self._lock = threading.Lock()
         self._waiting: dict[int, Waiting] = {}  # by unique
@@ -156,7 +158,7 @@ class Session:
                     continue
                 raise
             _, op, unique, nodeid, caller.uid, caller.gid, caller.pid, extensions, _ = unpack(buffer)
-            looks, self._fetches = 0, False
+            looks = self._looks = 0
             if op >= limit:
                 op = 0
             counts[op] += 1
@@ -166,9 +168,7 @@ class Session:
                 patience = LATER_LOOKS
             else:
                 answer(op, unique, nodeid, caller, body)
-                patience = 0
-                if self._fetches:  # milliseconds, in which looks would take turns with the download's thread
-                    looks = LOOKS
+                patience, looks = 0, self._looks
             if later and counts[op] % LATER_EACH == 0:  # requests of other kinds may never cease
                 answer(*later.popleft())
 
@@ -295,7 +295,7 @@ class Session:
         if give_up:
             self._fail(op, unique, errno.EINTR)
             return
-        self._fetches = fetches
+        self._looks = LOOKS if fetches else 0
         lane = (self._lanes.far if fetches else self._lanes.near)[op]
         lane.submit(lambda: self._answer_on_lane(request))
 

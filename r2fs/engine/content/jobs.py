@@ -43,9 +43,8 @@ Job = Callable[[], None]
 class JobQueue:
     def __init__(self) -> None:
         # constant
-        self._queued: SimpleQueue[None] = (
-            SimpleQueue()
-        )  # an item for each job, and for each thread that is to end
+        # an item for each job, and for each thread that has to end
+        self._queued: SimpleQueue[None] = SimpleQueue()
         # guarded by: _lock
         self._lock = Lock()
         self._jobs: tuple[deque[tuple[Job, Cause]], ...] = (deque(), deque(), deque())  # by priority

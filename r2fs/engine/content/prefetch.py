@@ -79,7 +79,7 @@ class Prefetch:
     def opened(self, node: Node, cold: bool) -> bool:
         """Note an open for reading, and put the files expected next in line. With Core.lock held; then `start`.
 
-        `cold`: bytes of the file are missing. True: of this one, only what is read is to be downloaded.
+        `cold`: bytes of the file are missing. True: the open downloads none of them; each read requests its own.
         """
         parent = node.parent
         if parent is None or not (cold or parent.ino in self._siblings):
@@ -95,7 +95,7 @@ class Prefetch:
         children = parent.listing.children
         if self._siblings.opened(parent.ino, node.name, cold, children):
             self._choose(parent.ino, children)
-        return (  # where each open asks for the version, the download of the whole file answers that, too
+        return (  # with close-to-open, the GET of the whole file also proves the version at the open
             cold
             and base.size > HEAD
             and self._core.settings.consistency != "close-to-open"
@@ -191,7 +191,7 @@ class Prefetch:
         self.start()
 
     def _open_next(self, short: bool) -> _Opened | None:
-        """Open the next file in line that needs a download; None: there is none. With Core.lock held."""
+        """Open the next file in line with missing bytes; None: the line is empty. With Core.lock held."""
         if self._core.frugal or self._core.stopping:
             self._waiting.clear()
         while self._waiting:
@@ -202,7 +202,7 @@ class Prefetch:
         return None
 
     def _source(self, waiting: _Waiting, short: bool) -> Source | None:
-        """Return what the file lacks; None: it needs no download, or has no room. With Core.lock held."""
+        """Return the Source of the missing bytes; None: no download is needed, or there is no room. With Core.lock held."""
         chosen, node = waiting.chosen, waiting.node
         base = node.base
         if (

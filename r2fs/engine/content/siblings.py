@@ -40,7 +40,10 @@ TAIL = 128 << 10  # bytes at the end, which many readers of media headers look a
 
 @dataclass(slots=True, eq=False)
 class Reads:
-    """Reads of the file that a run opened last, as far as the driver shows them; before its first, those of the one before."""
+    """Extent of the reads of the file opened last in a run; until its first read, of those of the file before.
+
+    Reads past the daemon (passthrough) are not known.
+    """
 
     name: str = ""
     head: int | None = 0  # bytes read from the begin on; 0: unknown; None: more than the beginning
