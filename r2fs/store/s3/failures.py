@@ -84,7 +84,7 @@ EXPECTED: tuple[type[Exception], ...] = (
     boto_errors.ClientError,
     *(kind for kinds, _, _ in WITHOUT_ANSWER for kind in kinds),
 )
-# No server has seen a byte of a request that ended so: nobody bills it.
+# No server has got a byte of a request that ended so: it is not billed.
 NOT_REACHED = (
     boto_errors.EndpointConnectionError,
     boto_errors.ConnectTimeoutError,

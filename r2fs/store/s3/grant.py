@@ -1,7 +1,7 @@
 """Temporary credentials for a prefix: signed on this host for R2, by a security token service (STS) elsewhere.
 
 Owns:   the claims of R2's token, and the policy for STS.
-Never:  logs or keeps what it makes; grants more than a bucket and a prefix.
+Never:  logs or keeps credentials; grants more than a bucket and a prefix.
 Fails:  Refused where this service has no such credentials, or the parent key is temporary itself; BadCredentials and
         other StoreErrors of STS.
 

@@ -64,7 +64,7 @@ def _looked(head: Head, key: str, size: int) -> ObjectInfo:
         raise MalformedAnswer(
             f"{printable(key)}: the server's answer cannot be understood: stored, it says, but there is no such object"
         ) from error
-    except StoreError as error:  # whatever it is: the write may have been done
+    except StoreError as error:  # after any error the write may have been done
         raise MalformedAnswer(f"{printable(key)}: whether it was stored is not known: {error}") from error
     _etag(found, found.size == size)
     return found

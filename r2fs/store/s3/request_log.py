@@ -1,8 +1,7 @@
 """Requests on their way: counted when they are sent and when they end; at level debug a line in the log for each.
 
-Owns:    what a line says: verb, key, status, duration, bytes, attempt. Nothing that is signed or secret: no header,
-         and of the query only the names of an object's part or a listing's place.
-Never:   logs a body.
+Owns:    the fields of a line: verb, key, status, duration, bytes, attempt; of the query the parameters in SHOWN.
+Never:   logs a header, a signature or a body.
 Threads: a request begins and ends in one thread.
 """
 

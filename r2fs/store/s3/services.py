@@ -1,4 +1,4 @@
-"""S3 services that are known by their endpoint's host, and what each lacks: known beforehand, not found by failing.
+"""S3 services that are known by their endpoint's host, and their limits, which are not found out by failed requests.
 
 Owns:    the table. A server of any other name (MinIO, SeaweedFS, Ceph) has the defaults of `Limits`: an S3 server that
          takes conditions on PUT, while one on Complete or a copy's destination counts only where it is known to.

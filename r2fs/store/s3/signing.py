@@ -2,7 +2,7 @@
 
 Owns:    the percent-encoding of keys and queries, the canonical request, and the signing key of one day.
 Never:   reads a body: the signature says UNSIGNED-PAYLOAD, as boto3's does (`client.make_client`).
-Fails:   NoCredentialsError; what a refresh of the credentials raises; ValueError for a key that is not Unicode.
+Fails:   NoCredentialsError; the errors of a refresh of the credentials; ValueError for a key that is not Unicode.
 """
 
 from __future__ import annotations

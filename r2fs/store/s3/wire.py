@@ -40,12 +40,12 @@ from r2fs.store.s3.xml import (
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
 
-# A thousand keys of 1,024 bytes, each byte written as three, are 3.1 MB; with what stands around them 3.6.
+# A thousand keys of 1,024 bytes, each byte written as three, are 3.1 MB; with the XML around them 3.6.
 LARGE_BYTES = 6 << 20
 LARGE = frozenset({"ListObjectsV2", "DeleteObjects", "ListMultipartUploads", "ListBuckets"})
 SMALL_BYTES = 64 << 10  # any other answer: a few hundred as a rule
 READ = 64 << 10
-TOO_LONG = b"<"  # in place of an error's body that is too long for S3: a page, whatever it says
+TOO_LONG = b"<"  # in place of an error's body that is too long for S3: counts as a web page
 SLOWEST = 2  # a body of this size may take so many times the longest silence of a connection
 # AWS and MinIO send the status at once, and then white space for as long as they copy or put together: minutes.
 AT_WORK = frozenset({"CompleteMultipartUpload", "CopyObject", "UploadPartCopy"})
@@ -247,7 +247,7 @@ def _refused(request: Sent, response: Came, body: bytes) -> Verdict:
 
 
 def _to(response: Came) -> str:
-    """Scheme and host of a redirect's target, whatever else it says."""
+    """Return scheme and host of a redirect's target, for a message; without them, nothing."""
     try:
         parts = urlsplit(response.headers.get("location", ""))
     except ValueError:

@@ -3,7 +3,7 @@
 Owns:    the form of each operation's document (its root, the fields that are read of it), and the bounds: elements in
          each piece, depth, rows, the length of a text.
 Never:   expands entities: a document type is refused, S3 sends none. Imports boto3, or knows keys.
-Fails:   Malformed, with what is missing or wrong, in words that can follow a colon.
+Fails:   Malformed; its text names the fault, and can follow a colon.
 
 Namespaces and prefixes, comments, CDATA, processing instructions, attributes, unknown elements and the order
 of elements make no difference. A field that comes twice, or that holds elements, is refused.
@@ -37,7 +37,7 @@ ENCODINGS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
 class Malformed(Exception):
-    """An answer that is not what S3 documents. The message says what is missing or wrong."""
+    """An answer that differs from S3's documents. The text names the fault."""
 
 
 @dataclass(frozen=True, slots=True)
