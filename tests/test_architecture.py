@@ -193,19 +193,6 @@ def test_foreign_packages_have_one_door(path):
         )
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_dataclasses_are_made_in_one_place(path):
-    """Those of the library cost each start a millisecond of processor time, class by class."""
-    if name(path) == "model/values.py":
-        return
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.ImportFrom) and node.module == "dataclasses":
-            taken = {alias.name for alias in node.names}
-            assert not taken & {"dataclass", "make_dataclass"}, (
-                f"{name(path)}:{node.lineno}: model/values.py has the decorator"
-            )
-
-
 def test_every_dependency_is_used_and_every_use_is_declared():
     import tomllib
 

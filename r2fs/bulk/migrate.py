@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from threading import Event
 
 from r2fs.bulk.plan import Move, Plan, Row
@@ -22,7 +23,6 @@ from r2fs.model.etags import is_md5
 from r2fs.model.keys import printable
 from r2fs.model.ports import ObjectStore
 from r2fs.model.records import Condition, ObjectInfo
-from r2fs.model.values import dataclass, field
 
 
 class NotMoved(R2fsError):

@@ -10,11 +10,11 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from r2fs.model.errors import SettingsError
 from r2fs.model.keys import MAX_KEY_BYTES, printable
-from r2fs.model.values import dataclass
 
 SHOWN: Final = 5  # errors that are named
 HEADS: Final = ("old", "new")

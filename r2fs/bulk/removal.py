@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from itertools import islice
 
 from r2fs.model.errors import (
@@ -26,7 +27,6 @@ from r2fs.model.errors import (
 from r2fs.model.ports import ObjectStore, pages
 from r2fs.model.records import ObjectInfo
 from r2fs.model.reports import BulkReport
-from r2fs.model.values import dataclass
 
 AHEAD = 100  # batches listed ahead of the deletes: so many names are kept in memory
 RETRIES = 3  # of the keys of a batch that the bucket could not delete at the moment

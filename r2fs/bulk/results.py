@@ -12,6 +12,7 @@ import csv
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Self
@@ -19,7 +20,6 @@ from typing import Self
 from r2fs.bulk.plan import HEADS, BadMap, Row
 from r2fs.disk.durable import fsync_dir
 from r2fs.model.errors import DirectoryUnusable
-from r2fs.model.values import dataclass
 
 OWN_HEADS = ("size", "etag", "old_etag")
 

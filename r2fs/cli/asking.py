@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +32,6 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import printable
 from r2fs.model.settings import places
-from r2fs.model.values import dataclass
 
 NOTICED_S = 3.0  # for the holder to notice its daemon's death; milliseconds on an idle machine
 STARTED_S = 15.0  # for a daemon that the holder starts again

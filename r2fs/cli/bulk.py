@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from r2fs.model.exit_codes import DONE, PARTLY, SOMETHING_LEFT
 from r2fs.model.keys import printable
 from r2fs.model.ports import ObjectStore
 from r2fs.model.reports import BulkReport
-from r2fs.model.values import dataclass, field, fields
 
 ERRORS_SHOWN = 5
 SCHEMES = ("r2://", "s3://", "file://")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from r2fs.client.targets import Target
-from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from r2fs.client import errors
@@ -25,7 +26,6 @@ from r2fs.daemon.receipt import Outcome, Receipt, confirm
 from r2fs.model import amounts
 from r2fs.model.errors import R2fsError
 from r2fs.model.keys import printable
-from r2fs.model.values import asdict
 
 COPY_BYTES = 1 << 20
 TYPE = "user.mime_type"  # the attribute that is the object's Content-Type

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any, BinaryIO
 
@@ -29,7 +30,6 @@ from r2fs.daemon.protocol import SIGNED_URL, Message, decode, encode, raise_fail
 from r2fs.model.addresses import LONGEST_URL_S
 from r2fs.model.keys import check_key, printable
 from r2fs.model.settings import Bucket
-from r2fs.model.values import asdict
 
 PYTHON = "R2FS_PYTHON"  # the interpreter of an environment that has r2fs with all that it depends on
 OLDEST_BOTO3 = (1, 36)

@@ -11,6 +11,7 @@ import socket
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +33,6 @@ from r2fs.drivers.mount_path import absolute
 from r2fs.model import owned_paths
 from r2fs.model.errors import DaemonUnreachable, R2fsError
 from r2fs.model.settings import places
-from r2fs.model.values import dataclass
 
 CONNECT_TIMEOUT_S = 5.0
 HOLDERS_S = 1.0  # for the answers of all holders together: a mute one costs no more

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from r2fs.daemon import metrics
@@ -13,7 +14,6 @@ from r2fs.daemon.spending import prices_of
 from r2fs.engine.namespace.file_views import FileViews
 from r2fs.model.prices import DAY_S, MONTH_S
 from r2fs.model.settings import Settings
-from r2fs.model.values import asdict
 from r2fs.store.counting import CLASSES, OTHERS, RECENT, Counts, RequestCounter, Sent, directory_of, kind_of
 
 if TYPE_CHECKING:  # a mount imports nothing of a mirror

@@ -10,12 +10,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from r2fs.model.errors import DirectoryUnusable
-from r2fs.model.values import dataclass
 
 UNIT: Final = "r2fs@.service"
 MARK: Final = "# Written by r2fs service install, which replaces this file; r2fs service remove deletes it.\n"

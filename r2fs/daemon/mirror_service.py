@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ from r2fs.mirror.settle import Parts, Rules
 from r2fs.model.errors import AlreadyMounted, DirectoryUnusable, Retryable, SettingsError
 from r2fs.model.ports import Clock, SystemClock
 from r2fs.model.settings import Credentials, Settings
-from r2fs.model.values import dataclass, replace
 from r2fs.store import open_store
 
 log = logging.getLogger(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import MutableMapping
+from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from r2fs.daemon.handover.takeover import TakeOver
 from r2fs.daemon.spending import Spending
 from r2fs.engine.build import Engine
 from r2fs.model.settings import Settings
-from r2fs.model.values import dataclass, field
 
 if TYPE_CHECKING:  # a mount needs none
     from r2fs.mirror.mirror import Mirror

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
-from r2fs.model.values import dataclass
 
 OPEN_POLL_S = 0.2  # between looks at a file that a program has open for writing
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
@@ -21,7 +22,6 @@ from r2fs.model.errors import R2fsError
 from r2fs.model.ports import Clock
 from r2fs.model.settings import Bucket, Credentials, Settings
 from r2fs.model.settings.options import TABLE
-from r2fs.model.values import dataclass, fields, replace
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ import signal
 import threading
 from collections.abc import Callable, MutableMapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from r2fs import drivers
@@ -46,7 +47,6 @@ from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.ports import Clock, CrashPoint, SystemClock, no_crash
 from r2fs.model.settings import Credentials, Settings
-from r2fs.model.values import dataclass
 from r2fs.store import open_buckets
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Event, Lock
 
 from r2fs.disk.spent import Spent, SpentFile
@@ -16,7 +17,6 @@ from r2fs.model import amounts
 from r2fs.model.ports import Clock
 from r2fs.model.prices import Prices
 from r2fs.model.settings import Settings
-from r2fs.model.values import dataclass
 from r2fs.store.counting import RequestCounter
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,6 @@ from r2fs.model import amounts, identity, mount_record, owned_paths
 from r2fs.model.errors import DirectoryUnusable
 from r2fs.model.mount_record import MountRecord
 from r2fs.model.settings import LOCAL_PATTERNS, Settings, places
-from r2fs.model.values import dataclass, replace
 
 if TYPE_CHECKING:
     from r2fs.disk.journal.summary import PendingSummary

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,6 @@ from r2fs.disk.journal import salvage
 from r2fs.disk.journal.schema import VERSION
 from r2fs.disk.journal.summary import DATABASE
 from r2fs.disk.staging import Staging
-from r2fs.model.values import dataclass, replace
 
 TRIES: Final = 3  # a running daemon removes files between the copy of their rows and the look at them
 LOOKED_AT: Final = 20_000  # files of a cache

@@ -15,13 +15,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from r2fs.disk.durable import fsync_dir, local_error, quarantine
 from r2fs.disk.reserve import DiskReserve
 from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged
-from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 

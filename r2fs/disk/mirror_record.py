@@ -11,6 +11,7 @@ A commit survives kill -9 at once; after a power cut the last commits may be mis
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,6 @@ from r2fs.disk.database import Database
 from r2fs.disk.database_file import Schema, set_aside
 from r2fs.disk.journal.state_directory import take_lock, usable
 from r2fs.disk.plain_tree import Local
-from r2fs.model.values import dataclass, replace
 
 NAME = "mirror.db"
 SCHEMA = Schema(

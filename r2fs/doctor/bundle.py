@@ -19,6 +19,7 @@ import tarfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +30,6 @@ from r2fs.doctor.findings import Finding
 from r2fs.drivers import kmount
 from r2fs.model import owned_paths, redaction
 from r2fs.model.errors import LocalError, R2fsError
-from r2fs.model.values import asdict, dataclass
 
 LOG_BYTES: Final = 1 << 20  # of the end of each log
 JOURNAL_LINES: Final = 2000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -19,7 +20,6 @@ from r2fs.model.errors import (
     Retryable,
     SettingsError,
 )
-from r2fs.model.values import dataclass
 
 
 class Level(StrEnum):

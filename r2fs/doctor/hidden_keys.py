@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from r2fs.model.keys import is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
-from r2fs.model.values import dataclass, field
 
 NOT_A_NAME = "a part of the key cannot be a file name"
 DIRECTORY_TOO = "a directory has the same name"

@@ -6,6 +6,7 @@ Never: makes a call in a mount, which may hang.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from r2fs.doctor.findings import Finding, failed, of_error, ok, warning
 from r2fs.drivers import kmount
 from r2fs.model import amounts
 from r2fs.model.errors import DaemonUnreachable, R2fsError, Unavailable
-from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,13 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from r2fs.drivers import container
 from r2fs.model.errors import Busy, FuseMissing, MountError, MountPointBad, MountPointStale
 from r2fs.model.settings import Settings
-from r2fs.model.values import dataclass
 
 DEVICE: Final = "/dev/fuse"
 SUBTYPE: Final = "r2fs"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from r2fs.engine.content.cache_care import CacheCare
 from r2fs.engine.content.jobs import DownloadQueue, JobQueue, SlottedQueue
@@ -44,7 +45,6 @@ from r2fs.model.keys import check_file_name, check_name, check_target, printable
 from r2fs.model.ports import Caller, KernelCache
 from r2fs.model.records import AttributeChange, Entry, FileSystemStats, Kind, Opened
 from r2fs.model.settings import Settings
-from r2fs.model.values import dataclass
 from r2fs.model.views import QueueView, TransferView
 from r2fs.model.xattrs import PREFIX
 

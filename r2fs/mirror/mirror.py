@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from r2fs.disk.mirror_record import InStep
 from r2fs.disk.plain_tree import OWN, Obstructed
@@ -34,7 +35,6 @@ from r2fs.model.errors import (
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.settings import Settings
-from r2fs.model.values import dataclass
 from r2fs.model.views import QueueView, TransferView
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from r2fs.disk.mirror_record import InStep
 from r2fs.disk.plain_tree import Local
@@ -20,7 +21,6 @@ from r2fs.model.errors import LocalError
 from r2fs.model.keys import printable
 from r2fs.model.ports import pages
 from r2fs.model.records import ObjectInfo
-from r2fs.model.values import dataclass, field
 
 log = logging.getLogger(__name__)
 

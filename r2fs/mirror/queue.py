@@ -11,11 +11,11 @@ import heapq
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from r2fs.model.ports import Clock
 from r2fs.model.records import ObjectInfo
-from r2fs.model.values import dataclass, replace
 from r2fs.model.views import QueueView, TransferView
 
 SHOWN = 100  # transfers in a view: on their way first, then those that are due next

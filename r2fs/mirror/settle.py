@@ -14,6 +14,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 from r2fs.disk.mirror_record import InStep, MirrorRecord
@@ -29,7 +30,6 @@ from r2fs.model.metadata import ATTEMPT
 from r2fs.model.ports import ObjectStore
 from r2fs.model.records import ObjectInfo
 from r2fs.model.settings import Settings
-from r2fs.model.values import dataclass, replace
 
 log = logging.getLogger(__name__)
 

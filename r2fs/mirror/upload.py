@@ -15,6 +15,7 @@ import re
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 from r2fs.disk.body import FileBody
 from r2fs.disk.durable import local_error, outwait_file_time
@@ -33,7 +34,6 @@ from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
 from r2fs.model.ports import ObjectStore
 from r2fs.model.records import Condition, ObjectInfo, ObjectMeta, Part
 from r2fs.model.settings import Settings
-from r2fs.model.values import dataclass, replace
 
 GZIP = b"\x1f\x8b"  # RFC 1952
 PIECE = 1 << 20  # bytes in memory at once

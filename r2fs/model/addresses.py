@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote
 
 from r2fs.model.errors import BadName
 from r2fs.model.keys import is_name, nfc, printable
-from r2fs.model.values import dataclass
 
 # SigV4 query URLs live from 1 s to 7 days (R2: "Presigned URLs"; AWS: "Authenticating Requests: Query Parameters").
 LONGEST_URL_S: Final = 604_800

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-
-from r2fs.model.values import dataclass
+from dataclasses import dataclass
 
 
 @dataclass(slots=True, eq=False)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from r2fs.model.errors import InvalidArgument
 from r2fs.model.mime import DEFAULT, content_type
-from r2fs.model.values import dataclass, field
 
 SETTABLE = ("cache-control", "content-disposition", "content-language")
 # Types that servers and Workers give where nobody has said one.

@@ -18,13 +18,13 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from functools import reduce
 from operator import and_
 
 from r2fs.model.keys import SYMLINK_SUFFIX
 from r2fs.model.records import SPECIAL_KINDS, Kind, ObjectInfo, ObjectMeta
-from r2fs.model.values import dataclass, field
 
 MTIME, MODE, UID, GID, ATTEMPT = "mtime", "mode", "uid", "gid", "r2fs-attempt"
 DEVICE = "rdev"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from r2fs.model.settings import Bucket
-from r2fs.model.values import asdict, dataclass, field
 
 NAME = "mount.json"
 MAX_BYTES = 1 << 16

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from threading import Event
 from typing import Protocol, Self
 
@@ -21,7 +22,6 @@ from r2fs.model.records import (
     Part,
     Version,
 )
-from r2fs.model.values import dataclass
 
 # Called with the name of a place in the code, before and after steps that a crash must not separate: the
 # crash suite ends the process in the call.

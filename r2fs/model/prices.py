@@ -5,7 +5,7 @@ The free tier is not subtracted: it is the account's, not a mount's.
 
 from __future__ import annotations
 
-from r2fs.model.values import dataclass
+from dataclasses import dataclass
 
 # Standard storage, as of November 2026: https://developers.cloudflare.com/r2/pricing/
 # Deletes and aborts are free, and a LIST is of class A.

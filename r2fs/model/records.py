@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from os import O_ACCMODE
 from typing import Final, NamedTuple
 
 from r2fs.model.ranges import Range
-from r2fs.model.values import dataclass, field
 
 
 class Kind(Enum):

@@ -5,8 +5,9 @@ The thread that does the work changes a report, others read it: each field by it
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from r2fs.model.keys import printable
-from r2fs.model.values import dataclass, field
 
 FAILURES_KEPT = 1000  # the count goes on
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from r2fs.model.records import Version
-from r2fs.model.values import dataclass, field
 
 Failed = tuple[tuple[str, str], ...]  # buckets that gave no answer, and the reasons
 

@@ -8,6 +8,7 @@ Never: imports boto3.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from r2fs.model.errors import (
@@ -31,7 +32,6 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import printable
 from r2fs.model.redaction import SHOWN, redact_identifiers
-from r2fs.model.values import dataclass
 
 CODE = 60  # characters of an error code that are shown; the longest of S3's have forty
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Self
 
@@ -28,7 +29,6 @@ from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Download, Limits, SystemClock
 from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
 from r2fs.model.settings import Bucket
-from r2fs.model.values import dataclass, replace
 from r2fs.store.counting import RequestCounter, RequestsView
 from r2fs.store.health import HealthView
 from r2fs.store.retry import RetryingStore

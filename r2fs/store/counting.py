@@ -12,12 +12,12 @@ import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from threading import Lock
 from types import MappingProxyType
 
 from r2fs.model import causes
 from r2fs.model.causes import Cause
-from r2fs.model.values import dataclass, field
 
 # Operations are named as the S3 API names them.
 CLASS_A = frozenset(

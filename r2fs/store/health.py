@@ -15,6 +15,7 @@ request of `requested` has waited for SILENT_S, and no other has been answered s
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Lock, get_ident
 
 from r2fs.model.errors import (
@@ -27,7 +28,6 @@ from r2fs.model.errors import (
     Unavailable,
 )
 from r2fs.model.ports import Clock
-from r2fs.model.values import dataclass
 
 SILENCE = (Unavailable, Throttled, BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
 IN_A_ROW = 3  # failed requests without a success between: one or two are everyday business

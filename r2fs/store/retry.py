@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from threading import Event
 from typing import Protocol, TypeVar
 
@@ -36,7 +37,6 @@ from r2fs.model.etags import multipart_etag
 from r2fs.model.metadata import ATTEMPT
 from r2fs.model.ports import THROTTLED_S, Body, Clock, Download, Limits, ObjectStore
 from r2fs.model.records import Condition, ListPage, ObjectInfo, ObjectMeta, Part, Version
-from r2fs.model.values import dataclass
 from r2fs.store.answers import SignatureRejected, StoredDamaged
 from r2fs.store.bigcopy import copy_by_parts
 from r2fs.store.counting import RequestCounter, RequestsView

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from r2fs import __version__
@@ -18,7 +19,6 @@ from r2fs.daemon import client
 from r2fs.daemon.client import Daemon
 from r2fs.model.errors import DaemonUnreachable, NotFound, R2fsError
 from r2fs.model.keys import printable
-from r2fs.model.values import dataclass, replace
 from r2fs.ui.beneath import ref_of
 
 ANSWER_S = 3.0  # of a daemon's silence

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -24,7 +25,6 @@ from r2fs.disk.plain_tree import Local
 from r2fs.model.errors import Busy, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import conflict_origin, conflict_original, is_name, other_take_name, printable
 from r2fs.model.mime import content_type
-from r2fs.model.values import dataclass
 from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 from r2fs.ui import beneath
 from r2fs.ui.beneath import ref_of

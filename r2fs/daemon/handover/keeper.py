@@ -16,13 +16,13 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from r2fs.daemon.handover import holder
 from r2fs.daemon.protocol import is_believed, short_address
 from r2fs.daemon.systemd import ServiceManager, hand_over, handed_over
-from r2fs.model.values import asdict, dataclass
 
 log = logging.getLogger(__name__)
 

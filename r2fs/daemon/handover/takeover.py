@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from typing import Final
 
 from r2fs.daemon import mountpoint
@@ -39,7 +40,6 @@ from r2fs.model import owned_paths
 from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.records import Inheritance
 from r2fs.model.settings import Settings
-from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 from r2fs.disk.cache.shelf import Shelf
 from r2fs.disk.cache.table import Row, Table
 from r2fs.model.records import Version
-from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

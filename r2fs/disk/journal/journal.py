@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -36,7 +37,6 @@ from r2fs.model.records import (
     Proof,
     Version,
 )
-from r2fs.model.values import dataclass
 from r2fs.model.views import AsideView, OrphanView
 
 _INODE_COLUMNS = (

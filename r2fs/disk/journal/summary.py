@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import quote
@@ -18,7 +19,6 @@ from urllib.parse import quote
 from r2fs.disk.database_file import LOG, InUse, copied
 from r2fs.model.records import Kind
 from r2fs.model.settings import LOCAL_PATTERNS
-from r2fs.model.values import dataclass
 
 DATABASE, LOCK = "journal.db", "lock"
 LOCKS = Path("/proc/locks")

@@ -13,6 +13,7 @@ import itertools
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Final
 
 from r2fs.drivers.kernel import codec, wire
@@ -23,7 +24,6 @@ from r2fs.drivers.kernel.wire import Op
 from r2fs.model.directory_lines import DirectoryLines
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind
-from r2fs.model.values import dataclass
 from r2fs.model.verbs import Verbs
 
 SNAPSHOTS: Final = 64  # directories being read at once; a reader of a dropped snapshot gets a new one

@@ -7,11 +7,11 @@ Never: reads or writes the descriptor (session.py).
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from r2fs.drivers.kernel import wire
 from r2fs.drivers.kernel.wire import Init
-from r2fs.model.values import asdict, dataclass
 
 MAX_WRITE: Final = 1 << 20  # bytes of one READ or WRITE; the kernel's limit is 256 pages
 PAGE: Final = 4096

@@ -16,13 +16,13 @@ import itertools
 import os
 import time
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from r2fs.drivers.kernel import wire
 from r2fs.drivers.kernel.passthrough import Grant, OpenModes
 from r2fs.model.errors import BadHandle
 from r2fs.model.ports import Caller, SessionMemory
 from r2fs.model.records import KnownHandle, Opened
-from r2fs.model.values import dataclass
 from r2fs.model.verbs import Verbs
 
 

@@ -22,11 +22,11 @@ import logging
 import os
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from r2fs.drivers.kernel import wire
 from r2fs.model.errors import Stale
-from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from r2fs.drivers.kernel import wire
@@ -36,7 +37,6 @@ from r2fs.drivers.kernel.wire import Op
 from r2fs.model import causes
 from r2fs.model.errors import R2fsError, WouldFetch, WouldWait
 from r2fs.model.ports import Caller
-from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ import os
 import select
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from r2fs.drivers import kmount
@@ -18,7 +19,6 @@ from r2fs.drivers.kernel import wire
 from r2fs.drivers.kernel.wire import Init
 from r2fs.model.errors import MountError, R2fsError
 from r2fs.model.settings import Bucket, Settings
-from r2fs.model.values import dataclass
 
 PATIENCE_S = 5.0  # INIT is queued by mount(2) itself
 NOTHING = Settings(Bucket("file", "/r2fs-doctor"), Path("/"), Path("/"), Path("/"))

@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from r2fs.drivers.libfuse.c_values import fill, fill_statfs, give, id_of, memory, text, times_of
@@ -31,7 +32,6 @@ from r2fs.drivers.setid import drop_set_id
 from r2fs.model.errors import BadHandle, NotPermitted, NotSupported, Stale
 from r2fs.model.ports import Caller
 from r2fs.model.records import TYPE_BITS, AttributeChange, Attributes, Opened
-from r2fs.model.values import dataclass
 from r2fs.model.verbs import ROOT, Verbs
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ import re
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from r2fs.model.errors import NotFound, Stale
 from r2fs.model.keys import nfc
 from r2fs.model.ports import Caller
 from r2fs.model.records import Entry, Opened
-from r2fs.model.values import dataclass
 from r2fs.model.verbs import RENAME_EXCHANGE, ROOT, Verbs
 
 MAX_DENTRIES = 20_000  # some 5 MB; the least recently looked up is evicted first

@@ -18,6 +18,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Lock
 
 from r2fs.engine.content.disk_space import DiskSpace
@@ -44,7 +45,6 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import printable
 from r2fs.model.records import ObjectInfo, Version
-from r2fs.model.values import dataclass
 from r2fs.model.views import DownloadView
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
-from r2fs.model.values import dataclass
 
 MOST = 2048  # files: a descriptor each
 LARGEST = 1 << 20  # bytes of a file

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from threading import Condition, Lock, get_ident
@@ -25,7 +26,6 @@ from r2fs.model.causes import Cause
 from r2fs.model.errors import TooSlow
 from r2fs.model.flow import Flow, flowing
 from r2fs.model.ports import Clock
-from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,8 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from itertools import takewhile
-
-from r2fs.model.values import dataclass, field
 
 log = logging.getLogger(__name__)
 

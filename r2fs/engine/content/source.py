@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from math import ceil
 from statistics import median
 from threading import Lock
@@ -22,7 +23,6 @@ from r2fs.model.flow import Flow
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import Range, RangeSet
 from r2fs.model.records import ObjectInfo, Version
-from r2fs.model.values import dataclass, field
 
 WHOLE = 1 << 62  # bytes: no limit
 NEARLY = 1 << 20  # bytes: a cancelled GET that lacks no more ends, since its connection can be used again

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from r2fs.engine.content.digests import CopiedFiles, PartHasher
 from r2fs.engine.content.disk_space import DiskSpace
 from r2fs.engine.content.download import Downloader
@@ -19,7 +21,6 @@ from r2fs.engine.content.streaming import Streams
 from r2fs.engine.content.warm import Warm
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.pending.records import Records
-from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

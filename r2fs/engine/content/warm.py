@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from r2fs.disk.open_file import ContentClosed
 from r2fs.engine.content.disk_space import DiskSpace
@@ -27,7 +28,6 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.model.errors import R2fsError
 from r2fs.model.ports import Caller
 from r2fs.model.records import Version
-from r2fs.model.values import dataclass, field
 from r2fs.model.views import WarmView
 
 SPARED = 2  # download slots, for readers

@@ -17,9 +17,9 @@ half the CPU of GETs of 4 MiB). A far server sends faster over more connections,
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 from r2fs.model.ranges import Range
-from r2fs.model.values import dataclass
 
 FIRST = 512 << 10  # bytes: a fast link's rate times its latency
 SECOND = 16 << 20  # bytes of the window at the second read in a row

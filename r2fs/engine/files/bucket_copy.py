@@ -11,6 +11,7 @@ Fails:   NoSpace and LocalError of the journal. An error of the bucket is no fai
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Final
 
 from r2fs.disk.sparse_file import SparseFile
@@ -28,7 +29,6 @@ from r2fs.model.keys import nfc, printable
 from r2fs.model.pending import State
 from r2fs.model.ports import Caller
 from r2fs.model.records import Proof, Version
-from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 

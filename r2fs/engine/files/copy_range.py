@@ -11,6 +11,7 @@ Fails:   NotSupported where the kernel has to read and write; BadHandle; ReadFai
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Final
 
 from r2fs.disk.sparse_file import SparseFile
@@ -23,7 +24,6 @@ from r2fs.engine.pending.records import Records
 from r2fs.model.errors import BadHandle, NotSupported
 from r2fs.model.ports import Caller
 from r2fs.model.records import Version
-from r2fs.model.values import dataclass
 
 MOST: Final = 1 << 30  # bytes copied for one answer on this host: as long
 PIECE: Final = 16 << 20  # bytes downloaded for one answer: a program that is interrupted waits for no more

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from itertools import count
 
 from r2fs.engine.inodes.inode import Node
 from r2fs.model.errors import BadHandle, R2fsError
 from r2fs.model.settings.program_rules import ProgramRule
-from r2fs.model.values import dataclass
 
 
 @dataclass(slots=True, eq=False)

@@ -7,6 +7,7 @@ Locks: `lock` (rank 30) guards every Node, the tree, the pending store and the q
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from threading import Condition, Event, RLock
 
 from r2fs.disk.cache.cache import CleanCache
@@ -26,7 +27,6 @@ from r2fs.model.ports import (
 )
 from r2fs.model.records import ObjectInfo
 from r2fs.model.settings import Settings
-from r2fs.model.values import dataclass, field
 
 
 @dataclass(slots=True, eq=False)

@@ -7,6 +7,7 @@ A node is the identity that open handles keep: a version that another host puts 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from threading import Event
 
 from r2fs.disk.sparse_file import SparseFile
@@ -17,7 +18,6 @@ from r2fs.model.mime import content_type
 from r2fs.model.pending import SENDING, Pending, State
 from r2fs.model.ports import SessionMemory
 from r2fs.model.records import Kind, KnownNode, ObjectInfo, Version
-from r2fs.model.values import dataclass, field
 
 NEVER = float("-inf")  # a monotonic time before every other
 ABSENT_MAX = 1000  # names in a directory; beyond, the kernel may hold any name as absent

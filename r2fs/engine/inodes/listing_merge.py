@@ -9,6 +9,7 @@ Locks: every function is called with Core.lock held.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 from r2fs.engine.inodes.children import Children, pack
@@ -16,7 +17,6 @@ from r2fs.engine.inodes.inode import NEVER, Node, listing_of, take_attributes, u
 from r2fs.engine.inodes.table import Tree
 from r2fs.model.keys import is_conflict_name, is_link, is_name, nfc, shown_name
 from r2fs.model.records import ObjectInfo
-from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ Fails: NotFound, IsADirectory, NotADirectory, ReadOnly, BadName before the first
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from threading import Event
 
@@ -28,7 +29,6 @@ from r2fs.model.keys import nfc, printable, shown_name
 from r2fs.model.ports import Caller
 from r2fs.model.records import ObjectInfo, PendingDelete
 from r2fs.model.reports import BulkReport
-from r2fs.model.values import dataclass, field
 
 CHUNK = 200  # names removed in one transaction: programs wait meanwhile
 SETTLE_S = 30.0  # longest wait for deletes blocked by an upload on its way

@@ -11,6 +11,7 @@ Fails: FileError's subclasses; ReadFailed without an answer of the bucket; NoSpa
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 
 from r2fs.engine.content.local_only import LocalOnly
@@ -28,7 +29,6 @@ from r2fs.model.keys import SYMLINK_SUFFIX, check_file_name, check_name, nfc, pr
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, Version
 from r2fs.model.transitions import expecting, named_by_program, renamed, retargeted
-from r2fs.model.values import dataclass
 from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 
 from r2fs.engine.inodes.inode import Node, Refresh, listing_of
@@ -23,7 +24,6 @@ from r2fs.engine.inodes.protected import is_bucket_root
 from r2fs.engine.pending.records import Records
 from r2fs.model.keys import is_name, nfc
 from r2fs.model.records import ListPage, ObjectInfo
-from r2fs.model.values import dataclass, field
 
 log = logging.getLogger(__name__)
 

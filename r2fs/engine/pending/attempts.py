@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from r2fs.disk.body import Gate
 from r2fs.engine.inodes.core import Core
@@ -21,7 +22,6 @@ from r2fs.model.keys import nfc
 from r2fs.model.metadata import ATTEMPT, Facts
 from r2fs.model.ranges import Range
 from r2fs.model.records import Attempt, Condition, Kind, MultipartState, ObjectInfo, Version
-from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import Tree
 from r2fs.engine.pending.attempts import Attempts
 from r2fs.engine.pending.store import PendingStore
-from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

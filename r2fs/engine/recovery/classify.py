@@ -8,6 +8,7 @@ reached only where no write happened, or where a power cut has already taken the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from r2fs.model.keys import nfc
@@ -23,7 +24,6 @@ from r2fs.model.pending import (
     State,
 )
 from r2fs.model.records import PendingInode, Proof
-from r2fs.model.values import dataclass
 
 _OPEN = frozenset(state.value for state in OPEN_STATES)  # a program was writing
 _CLOSED = frozenset(state.value for state in (State.QUEUED, State.UPLOADING, State.RESEALED))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.inodes.inode import Node
@@ -24,7 +25,6 @@ from r2fs.model import causes
 from r2fs.model.causes import Cause
 from r2fs.model.errors import LocalError, R2fsError
 from r2fs.model.records import ObjectInfo, PendingDelete
-from r2fs.model.values import dataclass, field
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.pending.store import PendingStore
 from r2fs.model.errors import BadCredentials, BucketMissing, ClockSkewed, PermissionRefused, R2fsError
 from r2fs.model.records import PendingDelete
-from r2fs.model.values import dataclass
 
 # Refusals by the whole bucket: a person mends the cause in one place, and no file is PARKED.
 BUCKET_WIDE = (BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from r2fs.engine.pending.store import Token
 from r2fs.model.pending import UNSYNCED, Pending
-from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

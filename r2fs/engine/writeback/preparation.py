@@ -16,6 +16,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 
 from r2fs.disk.body import Gate
@@ -39,7 +40,6 @@ from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged, Unav
 from r2fs.model.keys import printable
 from r2fs.model.pending import InFlight, State
 from r2fs.model.transitions import claimed, expecting, released
-from r2fs.model.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
@@ -30,7 +31,6 @@ from r2fs.model.pending import Pending, State
 from r2fs.model.ports import THROTTLED_S
 from r2fs.model.records import PendingDelete
 from r2fs.model.transitions import parked, released
-from r2fs.model.values import dataclass, field
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ Invariant: bytes at a key that ends in `/` are never overwritten: new metadata a
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from r2fs.engine.inodes.stat import together
@@ -31,7 +32,6 @@ from r2fs.model.keys import nfc, printable
 from r2fs.model.metadata import ATTEMPT, Facts, attributes_from
 from r2fs.model.pending import Hold, Pending, Retry, State
 from r2fs.model.records import Kind, ObjectInfo, Version
-from r2fs.model.values import dataclass, field, replace
 
 # After these the attempt's object may be in the bucket: its last byte was sent, or the object is damaged.
 MAY_BE_STORED = (Unavailable, UploadMissing, NoSpace, LocalError, BodyDamaged)

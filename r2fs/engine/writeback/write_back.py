@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from r2fs.engine.content.jobs import JobQueue
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.pending.records import Records
@@ -12,7 +14,6 @@ from r2fs.engine.writeback.resolve import Resolver
 from r2fs.engine.writeback.transfers import Transfers
 from r2fs.engine.writeback.upload import Uploader
 from r2fs.engine.writeback.worker import Worker
-from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from r2fs.model import prices
 from r2fs.model.settings.program_rules import ProgramRule
 from r2fs.model.settings.timetable import OFF, Timetable
-from r2fs.model.values import dataclass, field, replace
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 

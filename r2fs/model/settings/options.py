@@ -10,6 +10,7 @@ value, the stronger first.
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 from r2fs.model.settings import GIB, MIB, Bucket, Credentials, Settings
 from r2fs.model.settings.timetable import BandwidthLimit
@@ -28,7 +29,6 @@ from r2fs.model.settings.units import (
     Switch,
     Text,
 )
-from r2fs.model.values import dataclass
 
 TIB = GIB << 10
 DAY_S = 86400.0

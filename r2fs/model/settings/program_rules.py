@@ -7,10 +7,10 @@ Fails: `rule_of` raises ValueError that names the setting and what is allowed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from r2fs.model.settings.units import Choice, Kind, Patterns, Size, Switch
-from r2fs.model.values import dataclass
 
 COMM = 15  # bytes of a process's name that the kernel keeps
 TAIL = 128 << 10  # bytes at the end: players' and thumbnailers' indexes of media files

@@ -23,13 +23,13 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from r2fs.model import owned_paths
 from r2fs.model.errors import SettingsError
 from r2fs.model.settings.options import BY_NAME, GROUPS, OF_A_BUCKET, Option
 from r2fs.model.settings.program_rules import ProgramRule, rule_of
-from r2fs.model.values import dataclass, field
 
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+|\"[^\"]*\")\s*=")

@@ -22,6 +22,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from r2fs.model.errors import SettingsError
 from r2fs.model.settings import env_file, places, setting_warnings, settings_file
 from r2fs.model.settings.options import BY_NAME, FAMILIES, KEY_PARTS, TABLE, Option
 from r2fs.model.settings.settings_file import SettingsFile, near
-from r2fs.model.values import dataclass, replace
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import dataclass, field
 
 from r2fs.model.settings.units import TomlValue, parse_size, size_text
-from r2fs.model.values import dataclass, field
 
 LEAST = 16 << 10  # bytes a second: with less, servers give up connections that wait for their turn
 MOST = 1 << 40

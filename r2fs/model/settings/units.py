@@ -12,10 +12,9 @@ import grp
 import json
 import pwd
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
-
-from r2fs.model.values import dataclass
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)(b?)", re.IGNORECASE)
 _STEP = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)", re.IGNORECASE)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from r2fs.model.values import dataclass
 from r2fs.store.local.files import OWN
 
 Listed = tuple[str, os.stat_result | None]  # a key and its stat, or a common prefix and None

@@ -16,12 +16,12 @@ import hashlib
 import json
 import mimetypes
 import os
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from stat import S_ISDIR
 
 from r2fs.model.etags import EMPTY_MD5
 from r2fs.model.records import ObjectInfo, ObjectMeta
-from r2fs.model.values import asdict, dataclass, field, replace
 from r2fs.store.local.files import sync_directory
 
 OCTETS = "application/octet-stream"

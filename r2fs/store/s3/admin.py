@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any, Final
 
@@ -19,7 +20,6 @@ from r2fs.model.errors import BucketMissing, ObjectMissing, PermissionRefused, R
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.settings import Bucket, Credentials
-from r2fs.model.values import dataclass, replace
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3.check import Checks
 from r2fs.store.s3.client import make_client

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from botocore.exceptions import ResponseStreamingError
@@ -23,7 +24,6 @@ from r2fs.model.errors import (
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.records import ObjectInfo
-from r2fs.model.values import dataclass
 from r2fs.store.s3.requests import accepting_gzip
 from r2fs.store.s3.values import length_of
 from r2fs.store.s3.wire import receive

@@ -16,6 +16,7 @@ import base64
 import hashlib
 import hmac
 import json
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +26,6 @@ from r2fs.model.keys import printable
 from r2fs.model.redaction import hide
 from r2fs.model.settings import Bucket
 from r2fs.model.settings.loading import R2_DOMAIN
-from r2fs.model.values import dataclass
 from r2fs.store.s3.failures import translated
 from r2fs.store.s3.services import service_of
 from r2fs.store.s3.session import Session, frozen_key, open_session

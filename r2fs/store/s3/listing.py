@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import unquote_plus
@@ -18,7 +19,6 @@ from r2fs.model.errors import ObjectMissing, StoreError
 from r2fs.model.etags import bare
 from r2fs.model.keys import nfc, printable
 from r2fs.model.records import ListPage, ObjectInfo
-from r2fs.model.values import dataclass
 from r2fs.store.answers import error_of
 from r2fs.store.s3.values import is_etag, ns, sane_etag
 from r2fs.store.s3.xml import Document, Malformed, Table

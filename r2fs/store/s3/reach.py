@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,7 +20,6 @@ from botocore.utils import get_environ_proxies
 
 from r2fs.model.errors import Unavailable
 from r2fs.model.settings import Bucket, Credentials
-from r2fs.model.values import dataclass, replace
 from r2fs.store.answers import server_text
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3.client import make_client

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from functools import lru_cache
@@ -22,7 +23,6 @@ from typing import Any, Protocol
 import botocore.exceptions as boto_errors
 
 from r2fs import __version__
-from r2fs.model.values import dataclass, field
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3.connections import Request
 from r2fs.store.s3.request_log import Exchange

@@ -9,13 +9,12 @@ Fails:   botocore's exceptions if there is no credential to sign the URL with.
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
-
-from r2fs.model.values import dataclass
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -13,11 +13,11 @@ features without conditional writes among them). Where a source is silent, the s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from r2fs.model.ports import Limits
 from r2fs.model.settings.loading import R2_DOMAIN
-from r2fs.model.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

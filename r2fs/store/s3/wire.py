@@ -16,6 +16,7 @@ import http.client
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from urllib.parse import urlsplit
@@ -26,7 +27,6 @@ import urllib3.exceptions
 from botocore.awsrequest import AWSResponse
 
 from r2fs.model.keys import printable
-from r2fs.model.values import dataclass
 from r2fs.store.s3.xml import (
     FORMS,
     Document,

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NoReturn
 from xml.parsers import expat
 
 from r2fs.model.keys import printable
-from r2fs.model.values import dataclass, field, replace
 
 PIECE = 64 << 10  # bytes that are parsed at once: no tag and no text is longer
 DEPTH = 16  # S3's deepest document has five levels
