@@ -57,6 +57,7 @@ POLL_S = 0.02  # between two probes of a starting mount
 LOCKED_S = 10.0  # for the lock of a killed daemon, which ends with the process
 TIDY_S = 60.0  # between two checks of the session log's size
 DETACHED_S = 5.0  # for the last files of a lazily detached mount; then the process ends it
+CONNECTIONS = 4  # opened at the start: for both ends of a file, and its neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,8 @@ class Service:
 
             exporter = exporter_of(settings.metrics, parts)
             self._threads.start("metrics", lambda: exporter.run(self._threads.ended), joined=True)
-        self._threads.start("connect", parts.store.connect_ahead)
+        for number in range(CONNECTIONS):  # at once: one after another they would be late on a far server
+            self._threads.start(f"connect-{number}", parts.store.connect_ahead)
         if parts.adopted:
             self._threads.start("check", lambda: starting.check_late(parts.store))
         try:

@@ -139,7 +139,7 @@ class RetryingStore:
         self.inner = inner
         self.clock = clock
         self.keys = keys
-        # opens connections for the first requests, without errors; set once, where the store is made
+        # opens a connection for one of the first requests, without errors; set once, where the store is made
         self.connect_ahead: Callable[[], None] = lambda: None
         self.health = Health(clock)
         self.counter = counter or RequestCounter()

@@ -161,7 +161,7 @@ class Clients:
         return made.requests
 
     def connect_ahead(self) -> None:
-        """Open connections for the first requests, with the key in use."""
+        """Open a connection for one of the first requests, with the key in use."""
         requests = self.requests()
         if requests is not None:
             requests.connect_ahead()

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 BLOCK = 64 << 10  # bytes of a body that are sent at once: each has the whole of `read_s`
 IDLE = 64  # connections kept: more than all transfer threads of a mount use at once
-AHEAD = 4  # connections opened before a request needs them: for both ends of a file, and its neighbours
+AHEAD = 4  # idle connections, above which none is opened before a request needs it
 LINE_BYTES = 65536  # of a header line, and
 LINES = 100  # of an answer's head, the empty one included: as http.client has it
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)\r\n")
@@ -171,13 +171,14 @@ class Connections:
         return Received(response, lambda again: self._keep(sock, again and is_sent))
 
     def connect_ahead(self, url: str) -> None:
-        """Open connections until AHEAD are idle, which saves the first requests two round trips each.
+        """Open a connection, unless AHEAD are idle, which saves a first request two round trips.
 
-        Errors are logged alone: the next request meets them, and reports them. `url`: the server's, for the log.
+        An error is logged alone: the next request meets it, and reports it. `url`: the server's, for the log.
         """
+        if len(self._idle) >= AHEAD:
+            return
         try:
-            while len(self._idle) < AHEAD and not self._is_closed:
-                self._idle.appendleft(self._connected(url, self._connect_s))  # those that were used go first
+            self._idle.appendleft(self._connected(url, self._connect_s))  # those that were used go first
         except boto_errors.BotoCoreError as error:
             log.debug("no connection ahead of need: %s", error)
         if self._is_closed:

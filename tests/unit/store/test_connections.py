@@ -488,8 +488,8 @@ def test_connections_opened_ahead_are_used(
     """A server of TLS 1.3 sends tickets after the handshake: what can be read of such a connection is no end of it."""
     monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
     server, store = serve(answering(GET_ANSWER), of_server(certificate) if tls else None, "localhost")
-    store._clients.connect_ahead()
-    store._clients.connect_ahead()
+    for _ in range(connections.AHEAD + 1):
+        store._clients.connect_ahead()
     assert idle(store) == connections.AHEAD
     for sock in kept_of(store) if tls else ():
         assert select.select([sock], [], [], 10)[0], "its tickets"
@@ -510,7 +510,8 @@ def test_one_that_the_server_has_ended_is_not(
             answering(GET_ANSWER)(number, sock)
 
     server, store = serve(talk, of_server(certificate) if tls else None, "localhost")
-    store._clients.connect_ahead()
+    for _ in range(connections.AHEAD):
+        store._clients.connect_ahead()
     for sock in kept_of(store):
         assert select.select([sock], [], [], 10)[0]
     for thread in server.serving():
