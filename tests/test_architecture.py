@@ -349,6 +349,7 @@ def test_m4_the_client_imports_only_the_standard_library():
 
 
 # ------------------------------------------------------------------ the engine's inside, and its tests
+# those that may have an engine
 ENGINE_TESTS = (
     "unit/engine/",
     "model/",
@@ -356,7 +357,7 @@ ENGINE_TESTS = (
     "crash/",
     "mount/",
     "power/",
-)  # those that may have an engine
+)
 
 # (file of tests/, attribute) → why it is not asked of tests/support/probes.py.
 REACHES = {

@@ -146,9 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream, fd in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
             stream.flush()
-        except (
-            OSError
-        ):  # the reader or the terminal is closed; the interpreter's own flush would end with 120
+        except OSError:
+            # the reader or the terminal is closed; the interpreter's own flush would end with 120
             os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
     sys.exit(code)
 

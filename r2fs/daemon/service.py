@@ -97,9 +97,8 @@ class Service:
 
     def run(self, ready: Callable[[], None]) -> int:
         """Mount, serve until unmounted, drain. `ready` is called once, when the mount answers."""
-        signal.pthread_sigmask(
-            signal.SIG_BLOCK, (*STOP_SIGNALS, RESTART_SIGNAL)
-        )  # before any thread: all inherit the mask
+        # before any thread: all inherit the mask
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, RESTART_SIGNAL))
         starting.raise_descriptor_limit()
         starting.bound_heap()
         core_dumps.forbid()
@@ -203,9 +202,10 @@ class Service:
             reload = Reload(self._launch.source, parts, stopping, self._threads, self._clock)
             self._threads.start("settings", lambda: reload.run(self._threads.ended))
         if settings.metrics is not None:
+            # imports prometheus_client: only where metrics are set
             from r2fs.daemon.exposition import (
                 exporter_of,
-            )  # imports prometheus_client: only where metrics are set
+            )
 
             exporter = exporter_of(settings.metrics, parts)
             self._threads.start("metrics", lambda: exporter.run(self._threads.ended), joined=True)

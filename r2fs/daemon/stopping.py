@@ -163,9 +163,8 @@ class Stopping:
         while not self.unmounted.is_set():
             waited = self._clock.monotonic() - since
             view = engine.queue_view()
-            idle = (
-                waited >= BUSY_GRACE_S and count_left(view) <= view.parked
-            )  # parked files wait for a person
+            # parked files wait for a person
+            idle = waited >= BUSY_GRACE_S and count_left(view) <= view.parked
             try:
                 unmount(idle or self._remaining() <= 0 or self.hurried.is_set())
                 return

@@ -243,9 +243,8 @@ def _nanoseconds(text: str | None) -> int | None:
     except InvalidOperation:
         return None
     bound = MAX_TIME_NS // 10**9 + 1
-    if (
-        not seconds.is_finite() or not -bound <= seconds <= bound
-    ):  # checked first: the exponent may have any size
+    # checked first: the exponent may have any size
+    if not seconds.is_finite() or not -bound <= seconds <= bound:
         return None
     return _within(int(seconds * 10**9))
 

@@ -133,9 +133,8 @@ class Host:
 
     base: Path
     image: Path
-    overrides: Mapping[str, str] = field(
-        default_factory=dict
-    )  # variables of services with a network: where the bucket is
+    # variables of services with a network: where the bucket is
+    overrides: Mapping[str, str] = field(default_factory=dict)
     containers: list[Container] = field(default_factory=list)
 
     def __post_init__(self) -> None:

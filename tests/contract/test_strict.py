@@ -265,9 +265,8 @@ def test_deletes_go_by_the_thousand(r2: StrictR2, make: MakeEngine):
 
 
 @pytest.mark.expect_warnings("its delete is parked")
-@pytest.mark.parametrize(
-    "count", [1, 20]
-)  # DeleteObject, and an error for one key in the answer to DeleteObjects
+# DeleteObject, and an error for one key in the answer to DeleteObjects
+@pytest.mark.parametrize("count", [1, 20])
 def test_a_locked_object_is_told_and_the_others_go(
     r2: StrictR2, make: MakeEngine, count: int, monkeypatch: pytest.MonkeyPatch
 ):

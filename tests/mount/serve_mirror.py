@@ -73,9 +73,8 @@ class Commands:
 
 def main() -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (limit, limit)
-    )  # a descriptor each node, as the service has it
+    # a descriptor each node, as the service has it
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     kind, root, mountpoint, options = sys.argv[1:]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     base = Path(mountpoint).parent

@@ -260,9 +260,8 @@ def test_write_tag_rename_is_one_upload(place, bucket, mount, proxy):
     mount.flush()
     assert bucket.names() == {"final.mp3"}
     assert bucket.get("final.mp3") == b"AUDIO"
-    assert (
-        sum(seen.method == "PUT" and place.name in seen.path for seen in proxy.seen) <= 2
-    )  # and the directory
+    # and the directory
+    assert sum(seen.method == "PUT" and place.name in seen.path for seen in proxy.seen) <= 2
 
 
 # ------------------------------------------------------------------ the cache

@@ -195,9 +195,8 @@ def test_killed_with_unsent_files_in_both(several: Mounts, s3: S3Client, names: 
         (mount.path / bucket / "u" / "f.bin").write_bytes(bucket.encode())
     mount.kill()
     assert keys(s3, books) == {}
-    left_out = several(
-        "a", books, texts + "-other", start=False
-    )  # the unsent file of one bucket has no place in it
+    # the unsent file of one bucket has no place in it
+    left_out = several("a", books, texts + "-other", start=False)
     left_out.allowed = ["cannot be used now"]
     left_out.launch()
     assert left_out.wait() == 2

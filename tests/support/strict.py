@@ -462,9 +462,8 @@ class _Request(BaseHTTPRequestHandler):
                 self.key, upload_id, parts, condition=self._condition() if double.conditions else None
             )
         except UploadMissing as error:
-            if all(
-                part.number in upload.parts for part in parts
-            ):  # all are there: they do not fit, and the client could know
+            # all are there: they do not fit, and the client could know
+            if all(part.number in upload.parts for part in parts):
                 self._fault(f"{error}")
             raise Refusal(400, "InvalidPart", str(error)) from None
         double.wrote(self.key)

@@ -132,9 +132,8 @@ def test_s15_s16_upload_playback_and_clean_up(
         for kind, data in MEDIA.items()
     ]
     paths.append(app.put_output("anna", project, "final cut (1).mp4", b"o" * 500_000))
-    app.put_media(
-        "", project + "0", "1", "image", "a.png", MEDIA["image"]
-    )  # S3: no user is known; S5: a longer name
+    # S3: no user is known; S5: a longer name
+    app.put_media("", project + "0", "1", "image", "a.png", MEDIA["image"])
     for path in paths:  # playback, before and after it is in the bucket
         assert path.read_bytes() in (*MEDIA.values(), b"o" * 500_000)
     assert mount.r2fs("wait", *paths).returncode == 0

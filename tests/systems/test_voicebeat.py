@@ -21,9 +21,8 @@ from tests.mount.daemons import BucketMount, serve, until
 from tests.support.faulty import answer
 from tests.systems.helpers import body, fetch, keys
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:unclosed file:ResourceWarning"
-)  # pydub leaves its sources open
+# pydub leaves its sources open
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 NAME = "voicebeat-audio"
 RATE = 8000

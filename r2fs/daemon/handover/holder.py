@@ -321,9 +321,8 @@ def listen(path: str) -> socket.socket:
 
 def main() -> int:
     """Run `holder.py PATH`, with the daemon's socket as standard input."""
-    signal.pthread_sigmask(
-        signal.SIG_SETMASK, []
-    )  # the daemon blocks signals, and its child inherits the mask
+    # the daemon blocks signals, and its child inherits the mask
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in STOP_SIGNALS:  # until a daemon is known to run, which gets them as well
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")

@@ -123,9 +123,8 @@ class FileHandlers:
         try:
             return os.pread(file.local, size, offset)
         except OSError:
-            return self._fs.read(
-                caller, file.handle, offset, size
-            )  # the engine reports the cause and retries
+            # the engine reports the cause and retries
+            return self._fs.read(caller, file.handle, offset, size)
 
     def _read_cached(self, local: int, offset: int, size: int) -> memoryview:
         """Read from the page cache alone; WouldWait where the disk has to be read."""

@@ -51,9 +51,8 @@ RECHECK_MS: Final = 200  # a killed program waits so long at most
 OP_LIMIT: Final = 64  # above every opcode
 
 GONE: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})  # unmounted, or aborted
-NOTHING: Final = frozenset(
-    {errno.EAGAIN, errno.ENOENT}
-)  # no request, or one that was withdrawn during the read
+# no request, or one that was withdrawn during the read
+NOTHING: Final = frozenset({errno.EAGAIN, errno.ENOENT})
 # No program waits for these, and their handlers ignore the caller: an OPEN is served first.
 LATER: Final = frozenset({Op.RELEASE, Op.FORGET, Op.BATCH_FORGET})
 LATER_EACH: Final = 16  # one of them is served after so many requests of a kind at the latest

@@ -55,9 +55,8 @@ CHUNK = 64 << 10
 # With passthrough: larger writes make larger folios in the page cache, which the kernel then reads faster, by up to a
 # third (measured on ext4).
 SHARED_CHUNK = 256 << 10  # of a GET that a reader may wait for
-SHARED_LARGE_CHUNK = (
-    512 << 10
-)  # of a large GET, ahead of the reader: larger buffers stay in the heap, one a thread
+# of a large GET, ahead of the reader: larger buffers stay in the heap, one a thread
+SHARED_LARGE_CHUNK = 512 << 10
 LARGE = 4 << 20  # bytes of such a GET
 PREPARED = 256 << 10  # bytes of a GET from which on its disk is allocated before they arrive
 BODY_RETRIES = 4  # answers cut in a row before the range is given up
@@ -225,9 +224,8 @@ class Downloader:
         return start
 
     def _chunk(self, length: int) -> int:
-        if (
-            length <= FIRST or not self._core.kernel.shares_pages
-        ):  # of a first read: a reader waits for each chunk
+        # of a first read: a reader waits for each chunk
+        if length <= FIRST or not self._core.kernel.shares_pages:
             return CHUNK
         return SHARED_LARGE_CHUNK if length >= LARGE else SHARED_CHUNK
 

@@ -165,9 +165,8 @@ class Reader:
             if not lost and not source.begun and stop <= windows.FIRST:
                 return (start, stop), Ahead(ahead.sequence, (stop, stop))
         begin, end = ahead.range
-        if (
-            self._core.frugal
-        ):  # a GET costs, and its bytes do not: one for the read and what follows, none ahead
+        # a GET costs, and its bytes do not: one for the read and what follows, none ahead
+        if self._core.frugal:
             first = max(stop, min(end, _next_multiple(stop - 1, PIECE))) if lost else stop
             return (start, first), Ahead(ahead.sequence, (first, first))
         if not lost:

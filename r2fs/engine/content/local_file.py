@@ -245,9 +245,8 @@ class Contents:
         if node.deleted and node.state not in PENDING_STATES:
             self.discard(node)
         elif node.pending and node.pending.staged:
-            unsealed = (
-                node.state is State.DIRTY
-            )  # the journal had no room for its row yet: its size is the file's
+            # the journal had no room for its row yet: its size is the file's
+            unsealed = node.state is State.DIRTY
             staged = node.pending.staged
             if node.content.complete and not node.sending and not unsealed and not staged.lists_ranges:
                 if (edits := self.edits(node)) != staged.edits:

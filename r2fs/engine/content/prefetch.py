@@ -146,9 +146,8 @@ class Prefetch:
 
     def start(self) -> None:
         """Submit jobs for waiting files while slots are left. Without Core.lock: a job may run where it is submitted."""
-        while (
-            self._has_slot()
-        ):  # looked at without the lock: an append meanwhile is followed by a `start` of its own
+        # looked at without the lock: an append meanwhile is followed by a `start` of its own
+        while self._has_slot():
             with self._core.lock:
                 if not self._has_slot():
                     return

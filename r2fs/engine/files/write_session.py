@@ -69,9 +69,8 @@ class WriteSessions:
         Raises NoSpace, LocalError: nothing has changed then.
         """
         pending = node.pending
-        if (
-            node.deleted and pending is None
-        ):  # unlinked: nothing is pending, its bytes last until the last close
+        # unlinked: nothing is pending, its bytes last until the last close
+        if node.deleted and pending is None:
             self._contents.of(node).make_writable()
             if truncate:
                 self._truncate_locked(node, 0)

@@ -46,9 +46,8 @@ class Listing:
     listed_at_s: float = NEVER  # Clock.monotonic() when the LIST began
     whole: bool = False  # every page was read
     provisional: bool = False  # as an earlier mount has saved the directory: the first LIST has not ended
-    probed: dict[str, float] = field(
-        default_factory=dict
-    )  # name: Clock.monotonic() of a lookup of this name alone
+    # name: Clock.monotonic() of a lookup of this name alone
+    probed: dict[str, float] = field(default_factory=dict)
     forgotten_s: float = NEVER  # Clock.monotonic(): answers to requests from before do not make it fresh
     removed: dict[str, int] = field(default_factory=dict)  # name: Tree.tick of its removal by this host
     absent: set[str] | None = None  # names that the kernel may hold as absent, but for `removed`; None: none

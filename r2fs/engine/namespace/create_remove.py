@@ -354,9 +354,8 @@ class Names:
             self._deletes.add_locked(self._pending.deletes.add(key, etag))
         if pending is not None:
             self._pending.commit(node, unlinked(pending))
-        self._pending.on_commit(
-            lambda: self._staged_files.withdraw(node, staged)
-        )  # bytes are kept until the commit
+        # bytes are kept until the commit
+        self._pending.on_commit(lambda: self._staged_files.withdraw(node, staged))
 
     def keep_directory(self, directory: Node, leaving: Node) -> None:
         """Give a directory without a marker one, if `leaving` is its last child in the bucket. In a transaction."""

@@ -122,9 +122,8 @@ class LastKnown:
                     merge_object(self._tree, directory, info, began, prefix)
             for name in kept.below:
                 below = f"{prefix}{name}/"
-                is_bucket = (
-                    not prefix and self._core.settings.bucket.several
-                )  # shown also if all in it is to go
+                # shown also if all in it is to go
+                is_bucket = not prefix and self._core.settings.bucket.several
                 if self._is_news(directory, name) and (
                     is_bucket or not self._pending.deletes.any_added_below(below, self._last_seq)
                 ):

@@ -224,9 +224,8 @@ class Status:
 
     def _is_waited_for_locked(self, node: Node) -> bool:
         self._core.assert_held()
-        never_closed = (
-            node.state in OPEN_STATES and not node.writers
-        )  # the journal failed: closed by a later attempt
+        # the journal failed: closed by a later attempt
+        never_closed = node.state in OPEN_STATES and not node.writers
         if node.state in WAITED_FOR or never_closed:
             return not self._queue.is_local_only_locked(node)
         # The kernel sends RELEASE a moment after the last close() has returned.

@@ -82,9 +82,8 @@ class Schedule:
         self._failures = failures
         # guarded by: Core.lock
         self._heaps: dict[str, Heap] = {}
-        self._under_way: Counter[str] = (
-            Counter()
-        )  # tasks of upload threads, by bucket; of several buckets alone
+        # tasks of upload threads, by bucket; of several buckets alone
+        self._under_way: Counter[str] = Counter()
 
     def bucket_of(self, item: Item) -> str:
         """The bucket of an item; empty in a mount of one bucket."""

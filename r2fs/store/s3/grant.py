@@ -131,9 +131,8 @@ def _by_sts(session: Session, bucket: Bucket, host: str, wish: Wish) -> Grant:
             if aws and wish.role is None:
                 answer: Any = client.get_federation_token(Name=SESSION_NAME, **request)
             else:
-                role = (
-                    wish.role or f"arn:aws:iam::000000000000:role/{SESSION_NAME}"
-                )  # MinIO and Ceph ignore it
+                # MinIO and Ceph ignore it
+                role = wish.role or f"arn:aws:iam::000000000000:role/{SESSION_NAME}"
                 answer = client.assume_role(RoleArn=role, RoleSessionName=SESSION_NAME, **request)
     finally:
         client.close()

@@ -58,9 +58,8 @@ class Form:
 
     roots: frozenset[str]
     fields: frozenset[str] = frozenset()  # children of the root
-    rows: Mapping[str, frozenset[str]] = field(
-        default_factory=dict
-    )  # repeated children, and the fields that are read of each
+    # repeated children, and the fields that are read of each
+    rows: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

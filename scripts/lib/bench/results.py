@@ -208,9 +208,8 @@ def short(value: float) -> str:
 @dataclass(frozen=True)
 class Verdict:
     promise: Shown
-    ratio: (
-        float | None
-    )  # how many times better than `against`, or than the aim or the bound; None: not measured
+    # how many times better than `against`, or than the aim or the bound; None: not measured
+    ratio: float | None
     against: str  # which peer was the best; "" for an aim
 
     @property

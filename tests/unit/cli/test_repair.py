@@ -120,9 +120,8 @@ def test_every_json_has_its_schema_and_every_text_its_words(rig: Rig) -> None:
     (takes / "a.wav").write_bytes(b"a")
     (takes / "b.wav").write_bytes(b"b")
 
-    until(
-        "both files are closed", lambda: "dirty" not in said(rig, "ls", takes)
-    )  # a close is told after close(2)
+    # a close is told after close(2)
+    until("both files are closed", lambda: "dirty" not in said(rig, "ls", takes))
     files = {file["path"]: file for file in answer(rig, "ls", "ls", takes)}
     assert [(file["state"], file["whole"]) for file in files.values()] == [
         ("queued", True),

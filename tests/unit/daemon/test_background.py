@@ -116,9 +116,8 @@ def test_the_child_keeps_none_of_its_callers_descriptors(tmp_path, repo_root):
     assert done.stdout == "parent has 0\n"
     try:
         with lock.open() as file:
-            fcntl.flock(
-                file, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # BlockingIOError where the daemon still holds it
+            # BlockingIOError where the daemon still holds it
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert not {9, 57, 200} & set(ast.literal_eval(pid.read_text()))
     finally:
         fifo.write_text("go")

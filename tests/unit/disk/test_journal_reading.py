@@ -43,9 +43,8 @@ def test_a_closed_journal(tmp_path):
 
 def test_a_journal_whose_daemon_was_killed_is_read_whole_and_left_as_it_is(tmp_path):
     journal = filled(tmp_path / "alive")
-    shutil.copytree(
-        tmp_path / "alive", tmp_path / "state"
-    )  # as kill -9 would leave it: all of it is in the log
+    # as kill -9 would leave it: all of it is in the log
+    shutil.copytree(tmp_path / "alive", tmp_path / "state")
     journal.close()
     assert (tmp_path / "state" / "journal.db-wal").stat().st_size
     before = every_byte(tmp_path / "state")

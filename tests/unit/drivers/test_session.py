@@ -251,9 +251,8 @@ def test_what_is_here_does_not_wait_for_what_is_not(kernel: FakeKernel, session:
         waiting.remove(answer.unique)
     assert not waiting
     deadline = time.monotonic() + 10
-    while (
-        session.waiting() and time.monotonic() < deadline
-    ):  # a request is forgotten after its answer is written
+    # a request is forgotten after its answer is written
+    while session.waiting() and time.monotonic() < deadline:
         time.sleep(0.001)
     assert session.waiting() == 0
     assert cold.calls[2, "11"] == 0, "it was never where the network is waited for"

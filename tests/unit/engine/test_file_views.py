@@ -43,9 +43,8 @@ def test_what_of_each_file_is_here(make: MakeEngine, store: MemoryStore) -> None
     assert (cold.content_type, cold.kind, views["d/sub"].kind) == ("audio/wav", "file", "directory")
     engine.close(opened)
     engine.retire_idle()
-    assert (
-        engine.fs.file_views.one("d/warm.wav", Caller()).cached == 8
-    )  # by the cache's table, as before by the open file
+    # by the cache's table, as before by the open file
+    assert engine.fs.file_views.one("d/warm.wav", Caller()).cached == 8
     assert len(store.calls) == before
     with pytest.raises(NotFound):
         engine.fs.file_views.one("d/none.wav", Caller())
