@@ -65,7 +65,7 @@ class FileHandlers:
         flags, more = wire.OPEN_IN.unpack_from(body)
         if unique & wire.UNIQUE_RESEND:
             self._files.supersede(unique)
-        # write(2) by anybody but root takes the set-id bits; one past us asks nobody, so they go here
+        # write(2) by any user but root removes the set-id bits; a passed-through write is not seen here: they go at the open
         writes_past_us = caller.uid and flags & os.O_ACCMODE and not self._modes.unavailable
         if more & wire.OPEN_KILL_SUIDGID or writes_past_us:
             drop_set_id(self._fs, self._kernel, caller, nodeid)

@@ -67,7 +67,7 @@ class View:
 # ------------------------------------------------------------------ verdicts
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """The attempt is nobody's any more, and no object of it is in the bucket."""
+    """No inode waits for the attempt, and no object of the attempt is in the bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Orphaned:
-    """The attempt is nobody's any more: the object that it made is to be deleted."""
+    """No inode waits for the attempt: its object is to be deleted."""
 
 
 @dataclass(frozen=True, slots=True)
