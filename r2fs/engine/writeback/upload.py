@@ -319,6 +319,8 @@ class _PartRun:
             body = FileBody(job.fd, start, length, job.gate, job.sent)
             part = self._core.store.put_part(job.key, state.upload_id, number, body)
         self._core.crash_point("part_stored")
+        if job.base is not None:  # the next edit may come before PartHasher
+            self._digest(number)
         if not copied:
             with self._core.lock:
                 self._core.journal.put_part(job.ino, part)
@@ -365,7 +367,7 @@ class _PartRun:
         return known
 
     def digests(self) -> PartDigests | None:
-        """Digests of all parts, if all were compared with those of the base; else PartHasher takes them later."""
+        """Digests of all parts after an edit; None: PartHasher takes them later."""
         if self._part_digests.keys() != self._done.keys():
             return None
         return PartDigests(
