@@ -211,9 +211,10 @@ class Warm:
                 self._close(one)
         with self._core.lock:
             here = bytes_here_locked(self._core, one.node)
-        if here >= one.source.version.size:
+            changed = one.node.pending is not None or one.node.deleted  # by a program, meanwhile
+        if here >= one.source.version.size or changed:
             run.fetched += 1
-            run.fetched_bytes += here - one.before
+            run.fetched_bytes += max(0, here - one.before)
         else:
             run.fail(one.path, "the cache has no room for all of it")
 

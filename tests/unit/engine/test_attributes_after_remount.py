@@ -193,7 +193,7 @@ def test_what_a_listing_showed_takes_nothing_from_what_is_stored_after_it(
         store.set("0", b"take", mode=str(0o100600))
     elif theirs == "removed":
         store.remove("0")
-    after = remount(engine, later_s=1.0)
+    after = remount(engine, later_s=1.0, upload_delay_s=3600.0, upload_deadline_s=7200.0)
     after.listdir()
     clock.advance(5.0)
     if theirs == "removed":
