@@ -25,7 +25,7 @@ WANTED: Final = (
     | Init.ATOMIC_O_TRUNC
     | Init.BIG_WRITES
     | Init.DO_READDIRPLUS
-    | Init.READDIRPLUS_AUTO  # a listing whose attributes are not asked for costs a twentieth
+    | Init.READDIRPLUS_AUTO  # a listing without attributes costs a twentieth
     | Init.PARALLEL_DIROPS
     | Init.MAX_PAGES
     | Init.CACHE_SYMLINKS
