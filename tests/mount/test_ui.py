@@ -192,9 +192,9 @@ def test_the_other_take_is_deleted_if_that_is_chosen(page, pair, r2):
 
 def test_an_upload_is_seen_on_its_way(page, pair, proxy):
     anna, _ = pair
-    proxy.latency_s = 0.6
+    proxy.latency_s = 1.0
     try:
-        (anna.path / "long.wav").write_bytes(os.urandom(20 * MIB))
+        (anna.path / "long.wav").write_bytes(os.urandom(48 * MIB))
         bar = "#transfers .moves [role=progressbar]"
         page.until_text("#transfers", "long.wav")
         page.until("a part of it", "const b = document.querySelector(arguments[0]); return b && 0 < b.ariaValueNow && b.ariaValueNow < 100", bar)  # fmt: skip
