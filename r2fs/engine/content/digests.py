@@ -13,6 +13,7 @@ Locks:   methods of the classes are called with Core.lock held, and a job takes 
 
 from __future__ import annotations
 
+import logging
 import os
 
 from r2fs.disk.body import has_digests, part_digest
@@ -22,9 +23,12 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.model.errors import R2fsError
 from r2fs.model.etags import is_md5
+from r2fs.model.keys import printable
 from r2fs.model.records import Kind, ObjectInfo, PartDigests, Version
 
 COPIES_MAX = 1000  # hints; a lost one costs an upload
+
+log = logging.getLogger(__name__)
 
 
 class PartHasher:
@@ -42,8 +46,14 @@ class PartHasher:
 
     def uploaded(self, node: Node, fd: int) -> None:
         """Queue the job after an upload. `fd`: of the bytes that were sent; the job reads a copy. With Core.lock held."""
-        if self._is_wanted(node):
-            self._submit(node, os.dup(fd))
+        if not self._is_wanted(node):
+            return
+        try:
+            own = os.dup(fd)
+        except OSError as error:  # no descriptor is left: the end of the upload must not fail for this
+            log.info("%s: its parts are not hashed: %s", printable(node.name), error)
+            return
+        self._submit(node, own)
 
     def _is_wanted(self, node: Node) -> bool:
         settings, version = self._core.settings, node.base

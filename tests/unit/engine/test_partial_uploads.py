@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 
@@ -251,3 +252,21 @@ def test_random_edits_arrive(seed: int, make: MakeEngine, store: MemoryStore) ->
             assert engine.read("a") == bytes(want)
     engine.drain()
     assert store.data("a") == bytes(want)
+
+
+def test_an_upload_ends_without_a_free_descriptor_for_its_digests(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make()
+
+    def none_left(fd: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "dup", none_left)
+    data = pattern(6)
+    engine.write("new.wav", data)
+    engine.drain()
+    assert store.objects["new.wav"].data == data
+    engine.write("new.wav", data[::-1])  # the first attempt is over: the next one is sent
+    engine.drain()
+    assert store.objects["new.wav"].data == data[::-1]
