@@ -166,8 +166,12 @@ class Piece:
 
     def hedge(self, hedges: Hedges, now_s: float) -> tuple[Piece | None, float | None]:
         """Return a second piece for the rest if the GET is late; and the seconds until it will be, if it may be."""
+        if self._hedged or self._writer is not None:
+            return None, None
+        if self._heard_s is None:  # about to be sent: from then on at least as long
+            return None, LEAST_S
         late_s = hedges.late_s(self._kind)
-        if self._hedged or self._heard_s is None or late_s is None or self._writer is not None:
+        if late_s is None:
             return None, None
         left_s = self._heard_s + late_s + (self.held_s(now_s) - self._held_s) - now_s
         if left_s > 0:

@@ -13,7 +13,7 @@ import pytest
 
 from r2fs.engine.content import hydrate
 from r2fs.engine.content import source as module
-from r2fs.engine.content.source import ENOUGH, KEEP, LEAST_S, SHARE, Hedges
+from r2fs.engine.content.source import ENOUGH, KEEP, LEAST_S, SHARE, Hedges, Piece
 from tests.support.clocks import Later
 from tests.support.engine import Engine
 from tests.support.memory_store import MemoryDownload, MemoryStore
@@ -76,6 +76,15 @@ def test_no_more_than_two_in_a_hundred(seed: int) -> None:
             hedges.sent()  # a second GET is one, too
         assert taken * SHARE <= sent
     assert taken, "and some there are"
+
+
+def test_a_reader_that_comes_before_its_get_is_sent_looks_again_in_time() -> None:
+    hedges, piece = known(*[0.1] * ENOUGH), Piece(0, KIND)
+    second, again_s = piece.hedge(hedges, 5.0)
+    assert second is None and again_s == LEAST_S
+    piece.sent(0, KIND, 5.01)
+    second, again_s = piece.hedge(hedges, 5.0 + LEAST_S)
+    assert second is None and again_s == pytest.approx(0.4 + 0.01 - LEAST_S)
 
 
 # ---- wired
