@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import secrets
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +22,9 @@ from r2fs.model.ports import CLOCK_REALTIME_COARSE
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x01, 0x02  # fallocate(2)
 TICKS_S = 0.1  # file times are stamped by a clock that ticks every 1 to 10 ms: some ticks
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602  # ioctl_iflags(2), of 64-bit Linux
+FS_TOPDIR_FL = 0x20000  # chattr +T
+_FLAGS = struct.Struct("l")
 BLOCK = 512  # st_blocks counts these whatever the file system's own block is
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -142,6 +147,22 @@ def claim_blocks(fd: int, length: int, offset: int = 0) -> None:
 def _system_error(name: Path | None = None) -> OSError:
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number), None if name is None else str(name))
+
+
+def spread_subdirectories(directory: Path) -> None:
+    """Let ext4 put each new subdirectory into a block group with few others (chattr +T); elsewhere without effect.
+
+    A new file's inode is searched for in the group of its directory, past each inode that was freed there in the last
+    minutes: 18 µs, and up to 1 ms in a group where any program has just removed thousands of files.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # another file system, or another's directory
+            (flags,) = _FLAGS.unpack(fcntl.ioctl(fd, FS_IOC_GETFLAGS, _FLAGS.pack(0)))
+            if not flags & FS_TOPDIR_FL:
+                fcntl.ioctl(fd, FS_IOC_SETFLAGS, _FLAGS.pack(flags | FS_TOPDIR_FL))
+    finally:
+        os.close(fd)
 
 
 def allocated_bytes(fd: int) -> int:

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from r2fs.disk.durable import boot_id, fsync_dir, local_error, local_errors
+from r2fs.disk.durable import boot_id, fsync_dir, local_error, local_errors, spread_subdirectories
 from r2fs.disk.spares import Spares
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.model import owned_paths
@@ -46,7 +46,9 @@ class Staging:
     # ------------------------------------------------------------------ the directory
     def make(self) -> None:
         """Make the directories, or check existing ones. Raises OSError, such as UnsafePath."""
-        for directory in (self.directory, self.data_dir, self.open_dir):
+        owned_paths.make_directory(self.directory)
+        spread_subdirectories(self.directory)
+        for directory in (self.data_dir, self.open_dir):
             owned_paths.make_directory(directory)
 
     def is_empty(self) -> bool:

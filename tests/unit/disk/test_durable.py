@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,41 @@ def test_local_error_names_the_file(number: int, kind: type[Exception]):
 def test_sync_and_boot_id(tmp_path: Path):
     durable.sync_file_system(tmp_path)
     assert len(durable.boot_id()) == 36
+
+
+def flags_of(directory: Path) -> int:
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        (flags,) = struct.unpack("l", fcntl.ioctl(fd, durable.FS_IOC_GETFLAGS, struct.pack("l", 0)))
+    finally:
+        os.close(fd)
+    return int(flags)
+
+
+def file_system_of(path: Path) -> str:
+    device = path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return next((fields[fields.index("-") + 1] for fields in mounts if fields[2] == number), "")
+
+
+def test_ext4_spreads_new_subdirectories(tmp_path: Path):
+    if file_system_of(tmp_path) != "ext4":
+        pytest.skip("no ext4")
+    before = flags_of(tmp_path)
+    durable.spread_subdirectories(tmp_path)
+    durable.spread_subdirectories(tmp_path)
+    assert flags_of(tmp_path) == before | durable.FS_TOPDIR_FL
+    (tmp_path / "below").mkdir()
+    assert not flags_of(tmp_path / "below") & durable.FS_TOPDIR_FL
+
+
+@pytest.mark.parametrize("failing", [durable.FS_IOC_GETFLAGS, durable.FS_IOC_SETFLAGS])
+def test_another_file_system_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int):
+    def ioctl(fd: int, request: int, data: bytes) -> bytes:
+        if request == failing:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return bytes(8)
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    durable.spread_subdirectories(tmp_path)
