@@ -49,6 +49,11 @@ class Staging:
         owned_paths.make_directory(self.directory)
         spread_subdirectories(self.directory)
         for directory in (self.data_dir, self.open_dir):
+            if not os.path.lexists(directory):
+                # ext4 chooses the block group by the name: by a usual one, the group of others that were removed
+                made = self.directory / secrets.token_hex(8)
+                made.mkdir(0o700)
+                made.rename(directory)
             owned_paths.make_directory(directory)
 
     def is_empty(self) -> bool:

@@ -93,3 +93,19 @@ def test_an_orphan_is_kept_and_the_directories_with_it(staging):
     staging.remove_directories()
     staging.remove_directories()
     assert not staging.directory.exists()
+
+
+def test_the_directories_are_made_once_and_nothing_is_left_beside(staging):
+    staging.path("kept").write_bytes(b"")
+    staging.make()
+    assert sorted(os.listdir(staging.directory)) == ["data", "open"]
+    assert os.listdir(staging.data_dir) == ["kept"]
+    assert staging.open_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_link_that_a_person_has_made_stays(tmp_path):
+    (tmp_path / "staging").mkdir(mode=0o700)
+    (tmp_path / "staging" / "open").symlink_to(tmp_path / "elsewhere")
+    Staging(tmp_path / "staging").make()
+    assert (tmp_path / "staging" / "open").is_symlink()
+    assert (tmp_path / "elsewhere").is_dir()
