@@ -75,7 +75,7 @@ ONLY = {
     "boto3": ("store/s3/session.py",),
     "botocore": ("store/s3/",),
     "s3transfer": ("store/s3/",),
-    "urllib3": ("store/s3/wire.py",),
+    "urllib3": ("store/s3/client.py",),
     "diskcache": ("disk/cache/table.py",),
     "sqlite3": ("disk/journal/", "disk/database.py", "disk/database_file.py", "disk/check.py"),
     "click": ("cli/",),

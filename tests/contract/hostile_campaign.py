@@ -25,9 +25,10 @@ from r2fs.model.errors import MalformedAnswer, R2fsError, StoreError
 from r2fs.model.keys import printable
 from r2fs.model.ports import SystemClock
 from r2fs.model.records import Kind, ListPage
+from r2fs.store.s3.client import _Receiver
 from r2fs.store.s3.listing import Asked, not_deleted, page_of
 from r2fs.store.s3.store import S3Store
-from r2fs.store.s3.wire import Answer, _Receiver
+from r2fs.store.s3.wire import Answer
 from r2fs.store.s3.xml import Malformed
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine

@@ -130,7 +130,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option(
             "transport",
             Choice(("auto", "boto3")),
-            "Transport. auto: the frequent requests without boto3, except through a proxy; boto3: all by boto3.",
+            "Transport. auto: reading and writing without boto3, except through a proxy; boto3: all by boto3.",
         ),
         Option(
             "md5_etags", Switch(), "Compare bytes with ETags as MD5; false for a server with other ETags."

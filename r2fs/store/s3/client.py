@@ -1,6 +1,6 @@
 """The boto3 client: the settings that R2 needs (checksums, Expect, payload hashes, retries), and hooks.
 
-Owns:    the headers that boto3 has no parameter for, and the counting of boto3's requests.
+Owns:    the headers that boto3 has no parameter for, the counting of boto3's requests, and their way past its parser.
 Threads: a client may be used by any.
 """
 
@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from threading import local
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+from xml.sax.saxutils import escape
 
 import botocore
+import urllib3.exceptions
+from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.handlers import add_expect_header
 
 from r2fs import __version__
 from r2fs.model.settings import Bucket
 from r2fs.store.counting import RequestCounter
-from r2fs.store.s3 import wire
 from r2fs.store.s3.request_log import Exchange
-from r2fs.store.s3.requests import takes_gzip
+from r2fs.store.s3.requests import ADDED, key_of, takes_gzip
 from r2fs.store.s3.session import HiddenKey, Session, open_session
+from r2fs.store.s3.wire import Came, Judge, Verdict
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
@@ -39,8 +41,16 @@ logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 POOL = 64  # connections kept: more than all transfer threads of a mount use at once
 
-# Headers of the CopyObject that runs in this context: boto3 has no parameter for R2's own.
-_copy_headers: ContextVar[Mapping[str, str] | None] = ContextVar("_copy_headers", default=None)
+# Headers that boto3 parses as numbers and times, and that r2fs does not use: they may hold garbage.
+UNREAD = frozenset(
+    {
+        "x-amz-missing-meta",
+        "x-amz-mp-parts-count",
+        "x-amz-tagging-count",
+        "x-amz-object-lock-retain-until-date",
+        "x-amz-object-size",
+    }
+)
 
 
 def make_client(
@@ -69,7 +79,8 @@ def make_client(
     events = client.meta.events
     # R2 does not answer "Expect: 100-continue": each PUT would wait a second for it.
     events.unregister("before-call.s3", add_expect_header)
-    events.register("before-call.s3.CopyObject", _add_copy_headers)
+    events.register("before-parameter-build.s3.CopyObject", _take_headers)
+    events.register("before-call.s3.CopyObject", _add_headers)
     for verb in ("DeleteObjects", "PutBucketCors", "PutBucketLifecycleConfiguration"):
         events.register_last(f"before-call.s3.{verb}", _sign_by_md5)
     if bucket.endpoint_url is not None:
@@ -90,22 +101,16 @@ def make_client(
             sending.exchange.answered(int(response_dict["status_code"]), response_dict["headers"])
 
     def name(params: Mapping[str, Any], **_: object) -> None:
-        sending.key = _key_of(params)
+        sending.key = key_of(params)
 
     events.register("provide-client-params.s3", name)
     events.register("before-send.s3", count)
     events.register("response-received.s3", ended)
     for verb in ("GetObject", "HeadObject"):
         events.register(f"before-send.s3.{verb}", _accept_gzip)
-    wire.install(client, read_s)
+    receiver: Any = _Receiver(client._endpoint, read_s)  # type: ignore[attr-defined]
+    events.register_last("before-send.s3", receiver)
     return client
-
-
-def _key_of(params: Mapping[str, Any]) -> str:
-    """Return the key of an operation's object, or the prefix of a LIST; of several objects, the first."""
-    objects = params.get("Delete", {}).get("Objects", ())
-    key = objects[0]["Key"] if objects else params.get("Key") or params.get("Prefix") or ""
-    return str(key)
 
 
 def _stay_here(params: dict[str, Any], **_: object) -> None:
@@ -114,8 +119,12 @@ def _stay_here(params: dict[str, Any], **_: object) -> None:
     params["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
-def _add_copy_headers(params: dict[str, Any], **_: object) -> None:
-    params["headers"].update(_copy_headers.get() or {})
+def _take_headers(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
+    context[ADDED] = params.pop(ADDED, {})
+
+
+def _add_headers(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
+    params["headers"].update(context[ADDED])
 
 
 def _accept_gzip(request: AWSPreparedRequest, **_: object) -> None:
@@ -131,11 +140,73 @@ def _sign_by_md5(params: dict[str, Any], **_: object) -> None:
     params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
 
 
-@contextmanager
-def with_copy_headers(added: Mapping[str, str]) -> Iterator[None]:
-    """Send these headers with CopyObject of this context."""
-    token = _copy_headers.set(added)
-    try:
-        yield
-    finally:
-        _copy_headers.reset(token)
+# ------------------------------------------------------------------ answers
+class _Receiver:
+    """Sends a request in botocore's place, and judges the answer."""
+
+    def __init__(self, endpoint: Any, seconds: float) -> None:
+        # constant
+        self._endpoint = endpoint
+        self._judge = Judge(seconds)
+
+    def __call__(self, request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
+        request.stream_output = True  # else the session reads the body whole
+        heads: Any = request.headers
+        for name, value in heads.items():
+            if isinstance(value, bytes):  # as botocore leaves them: urllib3 fails on them at a 303
+                heads[name] = value.decode("latin-1")
+        came: AWSResponse = self._endpoint.http_session.send(request)
+        response = AWSResponse(
+            came.url, came.status_code, cast(Any, came.headers), cast(Any, _Body(came.raw))
+        )
+        verdict = self._judge.judge(request, event_name.rpartition(".")[2], cast(Came, response))
+        if verdict.status < 300:
+            for name in [name for name in response.headers if name.lower() in UNREAD]:
+                del response.headers[name]
+        return response if verdict.is_open else _made(response, verdict)
+
+
+def _made(response: AWSResponse, verdict: Verdict) -> AWSResponse:
+    """Return an answer for boto3, with the body that was read, or that of an error."""
+    body = _error_body(verdict) if verdict.code else verdict.body
+    return AWSResponse(response.url, verdict.status, cast(Any, response.headers), _Whole(body))
+
+
+def _error_body(verdict: Verdict) -> bytes:
+    """Return an S3 error with the region that AWS names: boto3 sends the request again there."""
+    where = f"<Region>{verdict.region}</Region>" if verdict.region else ""
+    said = f"<Code>{escape(verdict.code[:200])}</Code><Message>{escape(verdict.message[:1000])}</Message>"
+    return f"<Error>{said}{where}</Error>".encode()
+
+
+class _Whole:
+    """A body as AWSResponse reads it."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._body
+
+    def close(self) -> None:
+        pass
+
+
+class _Body:
+    """A body of urllib3's. Its errors become those that http.client has for a body."""
+
+    def __init__(self, raw: Any) -> None:
+        # constant
+        self._raw = raw
+
+    def read1(self, size: int) -> bytes:
+        try:
+            data: bytes = self._raw.read1(size)
+        except urllib3.exceptions.ReadTimeoutError as error:
+            raise TimeoutError(str(error)) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise http.client.HTTPException(str(error)) from error
+        return data
+
+    def close(self) -> None:
+        self._raw.close()

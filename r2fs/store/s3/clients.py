@@ -1,6 +1,6 @@
 """The two transports of a bucket, boto3's client and `Requests`, and the key that both sign with.
 
-Owns:    the choice of transport for each frequent request. A read whose answer is not understood is sent again by boto3.
+Owns:    the choice of transport for each request of METHODS. A read whose answer is not understood is sent again by boto3.
          A write is sent again only if AWS has refused it for its region, which boto3 finds: after any other answer
          that is not understood, `retry.py` finds out whether the write was done.
 Threads: a client may be used by any. After a change of the key the next request goes by another.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Methods of boto3's client, by operation.
+# Methods of boto3's client, by operation: all that reading and writing needs.
 METHODS: Mapping[str, str] = {
     "GetObject": "get_object",
     "HeadObject": "head_object",
@@ -43,8 +43,15 @@ METHODS: Mapping[str, str] = {
     "PutObject": "put_object",
     "UploadPart": "upload_part",
     "DeleteObject": "delete_object",
+    "DeleteObjects": "delete_objects",
+    "CopyObject": "copy_object",
+    "CreateMultipartUpload": "create_multipart_upload",
+    "UploadPartCopy": "upload_part_copy",
+    "CompleteMultipartUpload": "complete_multipart_upload",
+    "AbortMultipartUpload": "abort_multipart_upload",
+    "HeadBucket": "head_bucket",
 }
-READS = frozenset({"GetObject", "HeadObject", "ListObjectsV2"})
+READS = frozenset({"GetObject", "HeadObject", "ListObjectsV2", "HeadBucket"})
 ELSEWHERE = frozenset({301, 302, 307, 400})  # AWS's answers about a bucket of another region
 ODD = 8  # answers that boto3 alone has understood, until it goes first
 

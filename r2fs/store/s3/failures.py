@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import NoReturn
 
 import botocore.exceptions as boto_errors
-from botocore.parsers import ResponseParserError
 
 from r2fs.model.errors import BadCredentials, BodyDamaged, Refused, StoreError, Unavailable
 from r2fs.model.keys import printable
@@ -73,7 +72,6 @@ WITHOUT_ANSWER: tuple[tuple[tuple[type[Exception], ...], type[StoreError], str],
         Unavailable,
         "the connection to {host} broke",
     ),
-    ((ResponseParserError,), Unavailable, "{host} does not answer as an S3 server does: check the endpoint"),
     (
         (boto_errors.BotoCoreError, ValueError),
         Refused,

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from botocore.parsers import ResponseParserError
+
 from r2fs.model.addresses import R2_TOKEN
 from r2fs.model.errors import BadCredentials, Refused
 from r2fs.model.keys import printable
@@ -29,6 +31,7 @@ from r2fs.model.settings.loading import R2_DOMAIN
 from r2fs.store.s3.failures import translated
 from r2fs.store.s3.services import service_of
 from r2fs.store.s3.session import Session, frozen_key, open_session
+from r2fs.store.s3.xml import Malformed
 
 LONGEST_R2_S = 604_800  # R2: `ttlSeconds`
 SESSION_NAME = "r2fs-grant"
@@ -128,12 +131,15 @@ def _by_sts(session: Session, bucket: Bucket, host: str, wish: Wish) -> Grant:
     request: dict[str, Any] = {"Policy": policy(bucket.name, wish), "DurationSeconds": wish.ttl_s}
     try:
         with translated(f"{bucket.url}: temporary credentials", host or "AWS", None, lambda error, _: error):
-            if aws and wish.role is None:
-                answer: Any = client.get_federation_token(Name=SESSION_NAME, **request)
-            else:
-                # MinIO and Ceph ignore it
-                role = wish.role or f"arn:aws:iam::000000000000:role/{SESSION_NAME}"
-                answer = client.assume_role(RoleArn=role, RoleSessionName=SESSION_NAME, **request)
+            try:
+                if aws and wish.role is None:
+                    answer: Any = client.get_federation_token(Name=SESSION_NAME, **request)
+                else:
+                    # MinIO and Ceph ignore it
+                    role = wish.role or f"arn:aws:iam::000000000000:role/{SESSION_NAME}"
+                    answer = client.assume_role(RoleArn=role, RoleSessionName=SESSION_NAME, **request)
+            except ResponseParserError as error:
+                raise Malformed(str(error)) from error
     finally:
         client.close()
     found = answer["Credentials"]

@@ -1,7 +1,7 @@
-"""Frequent requests without boto3: GET, HEAD, LIST, PUT, upload of a part, DELETE of one object.
+"""Requests of reading and writing, without boto3: all but a bucket's administration.
 
-Owns:    the conversion of boto3's arguments into a request, and of an answer's headers into boto3's fields: with the
-         same names boto3 can send the same request (`Clients.send`).
+Owns:    the conversion of boto3's arguments into a request, its document among it, and of an answer's headers into
+         boto3's fields: with the same names boto3 can send the same request (`Clients.send`).
 Never:   retries; uses an answer that `wire.py` has not judged.
 Fails:   ClientError for a refusal, as boto3; Malformed for an answer that is not understood; the errors of
          `connections.py` and `signing.py`.
@@ -9,9 +9,12 @@ Fails:   ClientError for a refusal, as boto3; Malformed for an answer that is no
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import http.client
+import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -24,7 +27,7 @@ import botocore.exceptions as boto_errors
 
 from r2fs import __version__
 from r2fs.store.counting import RequestCounter
-from r2fs.store.s3.connections import Request
+from r2fs.store.s3.connections import Request, Source
 from r2fs.store.s3.request_log import Exchange
 from r2fs.store.s3.route import Route
 from r2fs.store.s3.signing import Signer, encoded_key, encoded_query
@@ -43,8 +46,11 @@ _HEADERS = {
     "ContentEncoding": "content-encoding",
     "ContentLanguage": "content-language",
     "ContentType": "content-type",
+    "CopySourceIfMatch": "x-amz-copy-source-if-match",
+    "CopySourceRange": "x-amz-copy-source-range",
     "IfMatch": "if-match",
     "IfNoneMatch": "if-none-match",
+    "MetadataDirective": "x-amz-metadata-directive",
     "Range": "range",
     "StorageClass": "x-amz-storage-class",
     "WebsiteRedirectLocation": "x-amz-website-redirect-location",
@@ -75,10 +81,50 @@ _FIELDS = {
 }
 
 
+ADDED = "Headers"  # argument for headers that boto3 has no name for: `client.py` gives them to boto3
+
+
+# ------------------------------------------------------------------ documents
+class _Document(io.BytesIO):
+    """A body that is in memory."""
+
+    def __len__(self) -> int:
+        return len(self.getbuffer())
+
+
+_NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+
+
+def _parts(asked: Mapping[str, Any]) -> str:
+    """The document of a CompleteMultipartUpload."""
+    listed = (
+        f"<Part><PartNumber>{part['PartNumber']}</PartNumber><ETag>{part['ETag'].translate(_MARKUP)}</ETag></Part>"
+        for part in asked["MultipartUpload"]["Parts"]
+    )
+    return f"<CompleteMultipartUpload {_NAMESPACE}>{''.join(listed)}</CompleteMultipartUpload>"
+
+
+def _deletes(asked: Mapping[str, Any]) -> str:
+    """The document of a DeleteObjects, whose answer names failures alone. `values.fits_xml` holds for the keys."""
+    listed = (
+        f"<Object><Key>{each['Key'].translate(_MARKUP)}</Key></Object>" for each in asked["Delete"]["Objects"]
+    )
+    return f"<Delete {_NAMESPACE}>{''.join(listed)}<Quiet>true</Quiet></Delete>"
+
+
+def key_of(asked: Mapping[str, Any]) -> str:
+    """Return the key of an operation's object, or the prefix of a LIST; of several objects, the first."""
+    objects = asked.get("Delete", {}).get("Objects", ())
+    key = objects[0]["Key"] if objects else asked.get("Key") or asked.get("Prefix") or ""
+    return str(key)
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     method: str
     query: dict[str, str] = field(default_factory=dict)
+    document: Callable[[Mapping[str, Any]], str] | None = None
 
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -88,6 +134,13 @@ OPERATIONS: Mapping[str, Operation] = {
     "PutObject": Operation("PUT"),
     "UploadPart": Operation("PUT"),
     "DeleteObject": Operation("DELETE"),
+    "DeleteObjects": Operation("POST", {"delete": ""}, _deletes),
+    "CopyObject": Operation("PUT"),
+    "CreateMultipartUpload": Operation("POST", {"uploads": ""}),
+    "UploadPartCopy": Operation("PUT"),
+    "CompleteMultipartUpload": Operation("POST", document=_parts),
+    "AbortMultipartUpload": Operation("DELETE"),
+    "HeadBucket": Operation("HEAD"),
 }
 
 SIZED = frozenset({"GetObject", "HeadObject"})  # their answers say an object's length and time
@@ -140,9 +193,8 @@ class Requests:
         `limit_s`: of each wait for the server; None: the setting.
         """
         request = self._request(OPERATIONS[operation], asked)
-        size = int(request.headers.get("content-length", "0"))
-        key = asked.get("Key") or asked.get("Prefix") or ""
-        exchange = Exchange(self._counter, operation, key, request, size)
+        size = int(request.headers["content-length"]) if request.method == "PUT" else 0
+        exchange = Exchange(self._counter, operation, key_of(asked), request, size)
         try:
             response = self._connections.send(request, limit_s)
             verdict = self._judge.judge(request, operation, response)
@@ -179,20 +231,30 @@ class Requests:
             headers["expires"] = format_datetime(asked["Expires"].astimezone(UTC), usegmt=True)
         for name, value in asked.get("Metadata", {}).items():
             headers[META + name] = value
+        body: Source | None = asked.get("Body") or None
+        if "CopySource" in asked:
+            source = asked["CopySource"]
+            headers["x-amz-copy-source"] = encoded_key(f"{source['Bucket']}/{source['Key']}")
+            headers.update(asked.get(ADDED, {}))
+        elif operation.document is not None:
+            document = operation.document(asked).encode()
+            body = _Document(document)
+            if "delete" in query:  # S3 requires it
+                digest = hashlib.md5(document, usedforsecurity=False).digest()
+                headers["content-md5"] = base64.b64encode(digest).decode()
         if not _VALUES.match("".join(headers.values())):
             wrong = next(name for name, value in headers.items() if not _VALUES.match(value))
             raise ValueError(f"{wrong}: not a header's value")
         target = path = self._base + encoded_key(asked["Key"]) if "Key" in asked else self._bucket
-        sent_query = encoded_query(query)
-        if sent_query:
-            target = f"{path}?{sent_query}"
+        canonical = encoded_query(query)
+        if canonical:
+            target = f"{path}?{canonical.removesuffix('=') if '' in operation.query.values() else canonical}"
         if self._signer is not None:
-            self._signer.sign(operation.method, path, sent_query, headers)
+            self._signer.sign(operation.method, path, canonical, headers)
         headers["user-agent"] = USER_AGENT
         # Past the signature: proxies change this header.
         headers["accept-encoding"] = "gzip" if takes_gzip() else "identity"
-        body = asked.get("Body") or None
-        if operation.method == "PUT":
+        if operation.method in ("PUT", "POST"):
             headers["content-length"] = str(len(body) if body is not None else 0)
         return Request(operation.method, self._server + target, target, headers, body)
 
@@ -223,6 +285,8 @@ def _fields(headers: Mapping[str, str], is_sized: bool = True) -> dict[str, Any]
 
 @lru_cache(512)  # files of one directory were often stored in the same second
 def _moment(text: str) -> datetime:
+    if text.count(",") > 1:
+        raise Malformed("two of Last-Modified")
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError) as error:

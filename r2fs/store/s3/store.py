@@ -26,6 +26,7 @@ from r2fs.model.errors import (
     RangeInvalid,
     Refused,
     StoreError,
+    UploadMissing,
 )
 from r2fs.model.keys import printable
 from r2fs.model.ports import Body, Clock, Limits
@@ -36,11 +37,11 @@ from r2fs.store.counting import RequestCounter
 from r2fs.store.retry import RetryingStore
 from r2fs.store.s3 import proof, values
 from r2fs.store.s3.check import Checks, check_bucket
-from r2fs.store.s3.client import with_copy_headers
 from r2fs.store.s3.clients import Clients
 from r2fs.store.s3.download import Packed, S3Download, Wire, discard
 from r2fs.store.s3.failures import translated
 from r2fs.store.s3.listing import Asked, not_deleted, page_of
+from r2fs.store.s3.requests import ADDED
 from r2fs.store.s3.services import service_of
 from r2fs.store.s3.values import (
     conditions,
@@ -160,7 +161,7 @@ class S3Store:
             return
         try:
             with self._translated():
-                self._client.head_bucket(Bucket=self._name)
+                self._clients.send("HeadBucket", {"Bucket": self._name})
         except ObjectMissing:
             raise BucketMissing(
                 f"{self.url}: there is no such bucket: check its name, or create it"
@@ -257,16 +258,15 @@ class S3Store:
         if not named:
             return failed
         with self._translated() as seen:
-            self._client.delete_objects(
-                Bucket=self._name, Delete={"Objects": [{"Key": key} for key in named], "Quiet": True}
-            )
+            batch = {"Objects": [{"Key": key} for key in named], "Quiet": True}
+            self._clients.send("DeleteObjects", {"Bucket": self._name, "Delete": batch})
             return failed | not_deleted(seen.read(), named)
 
     # ---- multipart
     def create_upload(self, key: str, meta: ObjectMeta) -> str:
         try:
             with self._translated(key) as seen:
-                self._client.create_multipart_upload(**self._described(key, meta))
+                self._clients.send("CreateMultipartUpload", self._described(key, meta))
                 return seen.read().text("UploadId")
         except ObjectMissing as error:
             raise values.name_refused(key, error) from error
@@ -283,14 +283,13 @@ class S3Store:
     ) -> Part:
         try:
             with self._translated(f"{source.key} → {key}") as seen:
-                self._client.upload_part_copy(
-                    Bucket=self._name,
-                    Key=key,
-                    UploadId=upload_id,
-                    PartNumber=number,
-                    CopySource={"Bucket": self._name, "Key": source.key},
-                    CopySourceRange=f"bytes={start}-{start + length - 1}",
-                )
+                asked = {
+                    "UploadId": upload_id,
+                    "PartNumber": number,
+                    "CopySource": self._at(source.key),
+                    "CopySourceRange": f"bytes={start}-{start + length - 1}",
+                }
+                self._clients.send("UploadPartCopy", self._at(key) | asked)
         except (RangeInvalid, Refused):
             self._require_source(source)  # says so if there is another version, and that is why
             raise
@@ -302,9 +301,9 @@ class S3Store:
         if not self.limits.conditional_complete:
             self._look_first(key, condition)
         listed = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
-        asked: dict[str, Any] = {"MultipartUpload": {"Parts": listed}} | conditions(condition)
+        asked: dict[str, Any] = {"UploadId": upload_id, "MultipartUpload": {"Parts": listed}}
         with self._translated(key) as seen:
-            self._client.complete_multipart_upload(Bucket=self._name, Key=key, UploadId=upload_id, **asked)
+            self._clients.send("CompleteMultipartUpload", self._at(key) | asked | conditions(condition))
         return proof.complete(self.head, key, seen.read().fields, parts)
 
     def _look_first(self, key: str, condition: Condition | None) -> None:
@@ -319,11 +318,11 @@ class S3Store:
             raise PreconditionFailed(f"{printable(key)}: the object is another version by now")
 
     def abort_upload(self, key: str, upload_id: str) -> None:
-        with self._translated(key):
-            try:
-                self._client.abort_multipart_upload(Bucket=self._name, Key=key, UploadId=upload_id)
-            except self._client.exceptions.NoSuchUpload:
-                pass
+        try:
+            with self._translated(key):
+                self._clients.send("AbortMultipartUpload", self._at(key) | {"UploadId": upload_id})
+        except UploadMissing:
+            pass
 
     # ---- copy
     def copy(
@@ -336,19 +335,15 @@ class S3Store:
     ) -> str:
         if not self.limits.r2_copies:
             self._look_first(key, condition)
-        asked: dict[str, Any] = {"Bucket": self._name, "Key": key}
+        asked = self._at(key)
         if meta is not None:
             if meta.headers is None:
                 meta = replace(meta, headers=values.kept_of(self._require_source(source)))
             asked = self._described(key, meta) | {"MetadataDirective": "MERGE" if meta.merge else "REPLACE"}
         try:
             with self._translated(f"{source.key} → {key}") as seen:
-                with with_copy_headers(destination_headers(condition)):
-                    self._client.copy_object(
-                        CopySource={"Bucket": self._name, "Key": source.key},
-                        CopySourceIfMatch=f'"{source.etag}"',
-                        **asked,
-                    )
+                asked |= {"CopySource": self._at(source.key), "CopySourceIfMatch": f'"{source.etag}"'}
+                self._clients.send("CopyObject", asked | {ADDED: destination_headers(condition)})
         except PreconditionFailed:
             self._require_source(source)  # says so if it is the source that changed
             raise

@@ -239,8 +239,8 @@ def destination_headers(condition: Condition | None) -> dict[str, str]:
     if condition is None:
         return {}
     if condition.etag is None:
-        return {"cf-copy-destination-if-none-match": "*", "If-None-Match": "*"}
-    return {"cf-copy-destination-if-match": f'"{condition.etag}"', "If-Match": f'"{condition.etag}"'}
+        return {"cf-copy-destination-if-none-match": "*", "if-none-match": "*"}
+    return {"cf-copy-destination-if-match": f'"{condition.etag}"', "if-match": f'"{condition.etag}"'}
 
 
 def verified(key: str, answer: Mapping[str, Any], outgoing: Outgoing, md5_etags: bool = True) -> str:

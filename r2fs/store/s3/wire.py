@@ -6,25 +6,22 @@ Never:   reads the body of a GET that succeeded; follows a redirect.
 Threads: any; an Answer belongs to the context of one request.
 Fails:   Malformed for anything but an S3 answer; boto3's own errors for a connection that breaks.
 
-`requests.py` uses the verdict. boto3 would read bodies of any size, and take a web page for an empty listing: so it
-gets no body to parse, and of an error a new one, of code and message alone.
+`requests.py` uses the verdict. boto3 would read bodies of any size, and take a web page for an empty listing: so
+`client.py` gives it no body to parse, and of an error a new one, of code and message alone.
 """
 
 from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
-from xml.sax.saxutils import escape
 
 import botocore.exceptions as boto_errors
-import urllib3.exceptions
-from botocore.awsrequest import AWSResponse
 
 from r2fs.model.keys import printable
 from r2fs.store.s3.xml import (
@@ -36,9 +33,6 @@ from r2fs.store.s3.xml import (
     read_document,
     region_of_error,
 )
-
-if TYPE_CHECKING:
-    from botocore.awsrequest import AWSPreparedRequest
 
 # A thousand keys of 1,024 bytes, each byte written as three, are 3.1 MB; with the XML around them 3.6.
 LARGE_BYTES = 6 << 20
@@ -69,21 +63,6 @@ PARSED_BY_BOTO3 = frozenset(
 
 # Statuses by which a proxy before the server refuses, without an S3 error.
 WITHOUT_CODE = frozenset({401, 403, 413, 429, 507})
-
-# Exceptions of reading a body, of urllib3 and of http.client.
-SILENT: tuple[type[Exception], ...] = (urllib3.exceptions.ReadTimeoutError, TimeoutError)
-BROKEN: tuple[type[Exception], ...] = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
-
-# Headers that boto3 parses as numbers and times, and that r2fs does not use: they may hold garbage.
-UNREAD = frozenset(
-    {
-        "x-amz-missing-meta",
-        "x-amz-mp-parts-count",
-        "x-amz-tagging-count",
-        "x-amz-object-lock-retain-until-date",
-        "x-amz-object-size",
-    }
-)
 
 
 _answer: ContextVar[Answer | None] = ContextVar("_answer", default=None)
@@ -156,9 +135,9 @@ def receive(raw: Any, size: int, url: str, broken: Callable[[str, Exception], Ex
         return data
     except boto_errors.ReadTimeoutError:  # an OSError, too
         raise
-    except SILENT as error:
+    except TimeoutError as error:
         raise boto_errors.ReadTimeoutError(endpoint_url=url, error=error) from error
-    except BROKEN as error:
+    except (http.client.HTTPException, OSError) as error:
         raise broken(url, error) from error
 
 
@@ -253,57 +232,3 @@ def _to(response: Came) -> str:
     except ValueError:
         return ""
     return f" (to {printable(f'{parts.scheme}://{parts.netloc}'[:100])})" if parts.netloc else ""
-
-
-# ------------------------------------------------------------------ boto3's side
-def install(client: Any, seconds: float) -> None:
-    """Let a Judge read every answer to `client`. `seconds`: the longest silence of a connection."""
-    client.meta.events.register_last("before-send.s3", _Receiver(client._endpoint, seconds))
-
-
-class _Receiver:
-    """Sends a request in botocore's place, and judges the answer."""
-
-    def __init__(self, endpoint: Any, seconds: float) -> None:
-        # constant
-        self._endpoint = endpoint
-        self._judge = Judge(seconds)
-
-    def __call__(self, request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
-        request.stream_output = True  # else the session reads the body whole
-        heads: Any = request.headers
-        for name, value in heads.items():
-            if isinstance(value, bytes):  # as botocore leaves them: urllib3 fails on them at a 303
-                heads[name] = value.decode("latin-1")
-        response: AWSResponse = self._endpoint.http_session.send(request)
-        verdict = self._judge.judge(request, event_name.rpartition(".")[2], cast(Came, response))
-        if verdict.status < 300:
-            for name in [name for name in response.headers if name.lower() in UNREAD]:
-                del response.headers[name]
-        return response if verdict.is_open else _made(response, verdict)
-
-
-def _made(response: AWSResponse, verdict: Verdict) -> AWSResponse:
-    """Return an answer for boto3, with the body that was read, or that of an error."""
-    body = _error_body(verdict) if verdict.code else verdict.body
-    return AWSResponse(response.url, verdict.status, cast(Any, response.headers), _Whole(body))
-
-
-def _error_body(verdict: Verdict) -> bytes:
-    """Return an S3 error with the region that AWS names: boto3 sends the request again there."""
-    where = f"<Region>{verdict.region}</Region>" if verdict.region else ""
-    said = f"<Code>{escape(verdict.code[:200])}</Code><Message>{escape(verdict.message[:1000])}</Message>"
-    return f"<Error>{said}{where}</Error>".encode()
-
-
-class _Whole:
-    """A body as AWSResponse reads it."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    def stream(self) -> Iterator[bytes]:
-        yield self._body
-
-    def close(self) -> None:
-        pass
