@@ -234,6 +234,10 @@ class ClockSkewed(Refused):
     exit_code = 6
 
 
+# Refusals by the whole bucket: a person mends the cause in one place, and no file is PARKED.
+BUCKET_WIDE = (BadCredentials, PermissionRefused, BucketMissing, ClockSkewed)
+
+
 class NotImplementedThere(Refused):
     errno = _errno.EOPNOTSUPP
 

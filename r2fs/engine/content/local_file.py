@@ -239,7 +239,10 @@ class Contents:
 
     def close_unused(self, node: Node) -> None:
         """Close content that no handle needs: staged, idle for a while, or into the cache."""
-        if node.handles or node.content is None or (node.ino in self._idle and not node.deleted):
+        if node.handles or node.content is None:
+            return
+        is_staged = node.pending is not None and node.pending.staged is not None
+        if not is_staged and not node.deleted and node.ino in self._idle:
             return
         self._pending.unwatch_base(node)
         if node.deleted and node.state not in PENDING_STATES:

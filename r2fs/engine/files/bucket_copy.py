@@ -25,7 +25,7 @@ from r2fs.engine.writeback.upload import Sent
 from r2fs.engine.writeback.verdict import may_be_stored
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import R2fsError
-from r2fs.model.keys import nfc, printable
+from r2fs.model.keys import printable
 from r2fs.model.pending import State
 from r2fs.model.ports import Caller
 from r2fs.model.records import Proof, Version
@@ -45,7 +45,6 @@ class _Begun:
     proof: Proof  # of that
     ctime_ns: int  # of the target: moved by each change of its attributes
     mtime_ns: int  # of the copy
-    keys: frozenset[str]
 
 
 class BucketCopy:
@@ -75,7 +74,7 @@ class BucketCopy:
             sent = self._uploader.copy_of(begun.source, begun.job)
         except BaseException as error:
             with self._core.lock:
-                self._queue.over_locked(begun.keys)
+                self._queue.over_locked(begun.job.keys)
                 if isinstance(error, R2fsError) and not may_be_stored(error):
                     self._attempts.drop(begun.job.attempt)
                 else:
@@ -85,7 +84,7 @@ class BucketCopy:
             log.info("%s: downloaded, and not copied: %s", printable(begun.source.key), error)
             return False
         with self._core.lock:
-            self._queue.over_locked(begun.keys)
+            self._queue.over_locked(begun.job.keys)
             return self._stored_locked(target, begun, sent)
 
     # ---- before
@@ -133,10 +132,9 @@ class BucketCopy:
         attempt = self._attempts.begin(target, pending.key, None, version)
         mtime_ns = int(self._core.clock.time() * 1e9)
         job = job_of_copy(target, attempt, version, mtime_ns)
-        keys = frozenset({nfc(pending.key), nfc(version.key)})
-        self._queue.dependencies.begin_locked(keys)
+        self._queue.dependencies.begin_locked(job.keys)
         content = self._contents.of(target)
-        return _Begun(job, version, content, self._contents.proof(target), target.ctime_ns, mtime_ns, keys)
+        return _Begun(job, version, content, self._contents.proof(target), target.ctime_ns, mtime_ns)
 
     # ---- after
     def _stored_locked(self, target: Node, begun: _Begun, sent: Sent) -> bool:
@@ -147,9 +145,7 @@ class BucketCopy:
             # Without the attempt nothing tells that the object is this host's.
             with self._pending.transaction():
                 self._attempts.drop(job.attempt)
-                self._resolver.successes.left_behind_locked(
-                    job, sent.version, None if target.deleted else target
-                )
+                self._resolver.left_behind_locked(job, sent.version, None if target.deleted else target)
             return False
         earlier = begun.content, target.size, target.metadata_known
 

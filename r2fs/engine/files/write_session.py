@@ -187,7 +187,8 @@ class WriteSessions:
             self._unchanged(node, pending)
             return
         content = self._contents.of(node)
-        durability = self._disk_sync.proven(node, staged)
+        synced = staged.fsync_mark is not None
+        durability = self._disk_sync.proven(node, staged) if synced else Durability.VOLATILE
         stat, opened_again, known_ns = content.stat(), pending.checkpoint is not None, node.mtime_ns
         _, ctime_ns = file_times(node, stat)
         staged = staged._replace(size=stat.st_size, durability=durability, boot=self._core.staging.boot)

@@ -17,8 +17,7 @@ from r2fs.engine.content.jobs import AHEAD, Job, JobQueue
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node, Refresh
 from r2fs.engine.inodes.protected import bucket_of
-from r2fs.engine.writeback.failures import BUCKET_WIDE
-from r2fs.model.errors import R2fsError, Retryable
+from r2fs.model.errors import BUCKET_WIDE, R2fsError, Retryable
 from r2fs.model.ports import Caller
 
 AWAY = (Retryable, *BUCKET_WIDE)  # errors without information on the directory

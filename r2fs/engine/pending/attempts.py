@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from r2fs.disk.body import Gate
@@ -34,6 +34,7 @@ class UploadJob:
     ino: int
     kind: Kind
     key: str
+    keys: Collection[str]  # in NFC, written or copied from
     name: str
     attempt: str
     expected_etag: str | None

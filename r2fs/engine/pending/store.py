@@ -59,10 +59,13 @@ class Waiting:
 
     def key_settled(self, key: str) -> None:
         """Release the items that wait for the key: no request for the key is on its way."""
-        self._release(("key", nfc(key)))
+        if self._blocked:
+            self._release(("key", nfc(key)))
 
     def released(self) -> list[Item]:
         """Return the items released since the last call."""
+        if not self._released:
+            return []
         items, self._released = self._released, []
         return items
 

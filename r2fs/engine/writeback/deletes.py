@@ -201,7 +201,7 @@ class Deletes:
         finally:
             with self._core.lock:
                 now = self._core.clock.monotonic()
-                self._queue.over_locked(row.key for row in rows)
+                self._queue.over_locked([row.key for row in rows])
                 for row in rows:
                     self._pending.deletes.claimed.discard(row.seq)
                     if row.watch_until_s is not None and row.seq not in self._pending.deletes.rows:

@@ -23,7 +23,7 @@ from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import InodeChange
 from r2fs.model.errors import R2fsError
-from r2fs.model.keys import printable
+from r2fs.model.keys import nfc, printable
 from r2fs.model.metadata import (
     ATTEMPT,
     MAX_TIME_NS,
@@ -125,10 +125,10 @@ class UploadMetadata:
 def job_of_copy(node: Node, attempt: str, source: Version, mtime_ns: int) -> UploadJob:
     """Return the job that makes the object of a new file, pending and empty, a copy of `source`."""
     assert node.pending is not None
-    facts = replace(facts_of(node), mtime_ns=mtime_ns)
+    facts, key = replace(facts_of(node), mtime_ns=mtime_ns), node.pending.key
     return with_type(
         UploadJob(
-            node.ino, node.kind, node.pending.key, node.name, attempt, node.pending.expected_etag, facts,
+            node.ino, node.kind, key, {nfc(key), nfc(source.key)}, node.name, attempt, node.pending.expected_etag, facts,
             known=True, stored=None, base=source, copy=True, body=None, fd=-1, size=0, gate=Gate(),
             sent=lambda count: None,
         )

@@ -29,10 +29,10 @@ from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import DELETE, PUT, InodeChange, Item
 from r2fs.engine.writeback import plan
 from r2fs.engine.writeback.deletes import Deletes
-from r2fs.engine.writeback.dependencies import keys_of
 from r2fs.engine.writeback.metadata import UnreadMetadata
 from r2fs.engine.writeback.queue import Upload, UploadQueue, is_transient
 from r2fs.engine.writeback.resolve import Answer, Resolver
+from r2fs.engine.writeback.schedule import keys_of
 from r2fs.engine.writeback.upload import Uploader
 from r2fs.engine.writeback.upload_hydration import UploadHydration
 from r2fs.model.causes import Cause, caused_by
@@ -75,12 +75,12 @@ class Preparation:
         self._uploader = uploader
         self.resolver = Resolver(records, storage, queue, deletes)
         self._unread_metadata = UnreadMetadata(records)
-        self._upload_hydration = UploadHydration(records, storage, queue, self.resolver)
+        self._upload_hydration = UploadHydration(records, storage, queue, self.resolver.failed)
 
     def is_small_locked(self, item: Item) -> bool:
         """True for a small file to be sent, in a mount of a single bucket: several have shares of the threads."""
         self._core.assert_held()
-        if item.verb != PUT or self._core.settings.bucket.several:
+        if item.verb != PUT or self._queue.schedule.several:
             return False
         node = self._pending.inodes.get(item.number)
         pending = node.pending if node is not None else None
@@ -142,7 +142,7 @@ class Preparation:
         assert node.pending is not None
         match plan.plan(node.pending, self._view_locked(node, now)):
             case plan.Park(reason):
-                self.resolver.park_queued_locked(node, reason)
+                self.resolver.failed.park_queued_locked(node, reason)
             case plan.Hydrate():
                 return partial(self._or_later, item, partial(self._upload_hydration.complete, node))
             case plan.Materialize():
@@ -215,7 +215,7 @@ class Preparation:
                 os.close(fd)
             raise
         self._pending.on_rollback(partial(self._unclaim_locked, node, job))
-        shared = self._is_shared_locked(job.key, node)
+        shared = job.expected_etag is not None and self._is_shared_locked(job.key, node)
         cause = Cause(self._core.history.author_locked(node.ino), "upload")
         attempt = partial(self._or_later, item, partial(self._attempt, node, job, shared, cause))
         return Copy(attempt) if job.copy else attempt
@@ -237,16 +237,17 @@ class Preparation:
             begun, resumed = self._uploader.begun_locked(node.ino, pending.key, fd)
             attempt = self._attempts.begin(node, pending.key, resumed, node.base if copy else None)
             self._pending.commit(node, claimed(pending, InFlight(attempt, pending.key), size), **change)
-        self._queue.implied.needs_object_locked(node)
-        upload = Upload(node, attempt, pending.key, size or 0, Gate())
-        self._queue.begin_locked(upload, keys_of(node))
+        if node.is_dir:
+            self._queue.implied.needs_object_locked(node)
+        upload, keys = Upload(node, attempt, pending.key, size or 0, Gate()), keys_of(node)
+        self._queue.begin_locked(upload, keys)
         self._pending.on_commit(lambda: self._core.crash_point("claimed"))
 
         def sent(count: int) -> None:
             upload.bytes.add(count, self._core.clock.monotonic())
 
         return UploadJob(
-            node.ino, node.kind, pending.key, node.name, attempt, pending.expected_etag, facts_of(node),
+            node.ino, node.kind, pending.key, keys, node.name, attempt, pending.expected_etag, facts_of(node),
             node.metadata_known or node.base is None, node.base_metadata, node.base, copy,
             body, -1 if fd is None else fd, size or 0, upload.gate, sent, self._contents.edits(node), begun,
         )  # fmt: skip
@@ -256,11 +257,11 @@ class Preparation:
         self._core.assert_held()
         if job.fd >= 0:
             os.close(job.fd)
-        self._queue.ended_locked(node, job.attempt)
-        self._queue.over_locked(keys_of(node))
+        self._queue.ended_locked(job)
 
     def _is_shared_locked(self, key: str, node: Node) -> bool:
-        """True if another file began as the object at `key`, so that its bytes or metadata may have to be saved."""
+        """True if another file began as the object at `key`, so that its bytes or metadata may have to be saved. An
+        attempt that expects no object replaces none."""
         self._core.assert_held()
         return self._disk_sync.has_copied(key) or any(
             other is not node for other in self._pending.based_on(key)

@@ -49,7 +49,7 @@ class Status:
             transfers = [self._transfers.upload_locked(node, now) for node in first[:SHOWN]]
             transfers += [self._transfers.delete_locked(seq, now) for seq in nsmallest(SHOWN, deletes.parked)]
             transfers.sort(key=lambda transfer: RANK.get(transfer.state, len(RANK)))
-            successes, failures = self._resolver.successes, self._queue.failures
+            resolver, failures = self._resolver, self._queue.failures
             last_error = failures.last_locked()
             return QueueView(
                 files=tally.files,
@@ -64,8 +64,8 @@ class Status:
                 directory_objects=tuple(sorted(self._tree.own_bytes(), key=lambda one: one.key)),
                 oldest_s=now - min(map(_since_s, first), default=now),
                 transfers=tuple(transfers[:SHOWN]),
-                uploaded=successes.uploaded - successes.markers,
-                uploaded_bytes=successes.uploaded_bytes,
+                uploaded=resolver.uploaded - resolver.markers,
+                uploaded_bytes=resolver.uploaded_bytes,
                 failed=failures.count,
                 last_error=last_error.text if last_error else None,
                 last_error_at_s=last_error.at_s if last_error else None,

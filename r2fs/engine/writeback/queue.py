@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,11 +20,11 @@ from statistics import median
 from r2fs.disk.body import Gate
 from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import PUT, Item, Token
-from r2fs.engine.writeback.dependencies import Dependencies, ImpliedDirectories
-from r2fs.engine.writeback.failures import Failures
-from r2fs.engine.writeback.schedule import Pace, Schedule
+from r2fs.engine.writeback.implied_directories import ImpliedDirectories
+from r2fs.engine.writeback.schedule import Dependencies, Failures, Pace, Schedule
 from r2fs.model.errors import R2fsError, Throttled
 from r2fs.model.keys import nfc
 from r2fs.model.pending import Pending, State
@@ -170,9 +170,7 @@ class UploadQueue:
     def is_local_only_locked(self, node: Node) -> bool:
         """True for a file that stays on this host and needs nothing of the bucket any more."""
         self._core.assert_held()
-        return (
-            self._local_only.stays_here(node) and node.pending is not None and not node.pending.lists_ranges
-        )
+        return node.ino in self._pending.tally().local
 
     def add_locked(self, item: Item, due: float) -> None:
         self._core.assert_held()
@@ -183,17 +181,18 @@ class UploadQueue:
         """Remove and return the item due longest (of `bucket`, if given); None: nothing is due, or the pause after an
         outage lasts."""
         self._core.assert_held()
-        self._add_released(now)
+        self._add_released_locked(now)
         return self.schedule.take(now, bucket)
 
-    def _add_released(self, now: float) -> None:
+    def _add_released_locked(self, now: float) -> None:
+        self._core.assert_held()
         for item in self.waiting.released():
             self.schedule.add(item, now)
 
     def next_due(self) -> float | None:
         """Clock.monotonic() of the next due item or task; None: the queue is empty."""
         with self._core.lock:
-            self._add_released(self._core.clock.monotonic())
+            self._add_released_locked(self._core.clock.monotonic())
             due = self.schedule.next_due()
             times = [when for when, _ in self._postponed]
             return min(times if due is None else [*times, due], default=None)
@@ -249,19 +248,19 @@ class UploadQueue:
         places = max(LARGE_UPLOADS, self._core.settings.upload_threads // 4)
         return ("key", nfc(large[0])) if len(large) >= places else None
 
-    def ended_locked(self, node: Node, attempt: str) -> None:
-        """Forget the attempt, unless a later one has taken its place."""
+    def ended_locked(self, job: UploadJob) -> None:
+        """Forget the attempt, unless a later one has taken its place, and end its requests."""
         self._core.assert_held()
-        if (upload := self.uploads.get(node.ino)) is not None and upload.attempt == attempt:
-            del self.uploads[node.ino]
+        if (upload := self.uploads.get(job.ino)) is not None and upload.attempt == job.attempt:
+            del self.uploads[job.ino]
+        self.over_locked(job.keys)
 
-    def over_locked(self, keys: Iterable[str]) -> None:
+    def over_locked(self, keys: Collection[str]) -> None:
         """The requests for these keys have ended: items that waited for them are due."""
         self._core.assert_held()
+        self.dependencies.end_locked(keys)
         for key in keys:
-            self.dependencies.end_locked([key])
             self.waiting.key_settled(key)
-        self.waiting.changed.notify()  # one thread: it wakes the next if there is more
         self._core.changed.notify_all()
 
     def stop_upload_locked(self, node: Node) -> None:

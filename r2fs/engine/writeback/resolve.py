@@ -1,11 +1,12 @@
-"""Resolver: ends each attempt by the verdict of its answer. Successes that wait for the lock share a transaction.
+"""Resolver: ends each attempt by its answer. Successes that wait for the lock share a transaction.
 
-Owns:    the way from an answer of the bucket (stored, 412, an error) to a transition; the names of conflict copies;
+Owns:    the end of a successful attempt: its commit, then content, cache and queue; the number of uploads;
          an attempt's descriptor, keys and place in the queue until its end.
-Never:   sends; drops a staged byte that the bucket does not have; decides (`writeback/verdict.py`).
+Never:   sends; drops a staged byte missing in the bucket; decides (`writeback/verdict.py`), or ends an attempt that
+         stored nothing (`writeback/failed_attempts.py`).
 Threads: upload threads, without the lock; the next holder of the lock resolves all waiting successes.
-Locks:   takes Core.lock (30). The inode is looked at anew: it may have been renamed, written or unlinked while the
-         request was on its way.
+Locks:   takes Core.lock (30); methods named _locked need it. The inode is looked at anew: it may have been renamed,
+         written or unlinked while the request was on its way.
 Fails:   never because of the journal: after a failed write the attempt stays open, and its answer is resolved later.
 """
 
@@ -14,36 +15,27 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
+from typing import NamedTuple
 
-from r2fs.engine.content.digests import has_bytes_of
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
-from r2fs.engine.pending.store import InodeChange
 from r2fs.engine.writeback import verdict
 from r2fs.engine.writeback.deletes import Deletes
-from r2fs.engine.writeback.failures import BUCKET_WIDE
-from r2fs.engine.writeback.metadata import found_at_key
+from r2fs.engine.writeback.failed_attempts import FailedAttempts
+from r2fs.engine.writeback.metadata import keep_locked, learned_locked
 from r2fs.engine.writeback.queue import UploadQueue
-from r2fs.engine.writeback.success import Stored, Successes
 from r2fs.engine.writeback.upload import Sent
-from r2fs.engine.writeback.verdict import Verdict, View
 from r2fs.model import transitions
-from r2fs.model.errors import (
-    BodyWithdrawn,
-    LocalError,
-    NoSpace,
-    ObjectMissing,
-    PreconditionFailed,
-    R2fsError,
-)
-from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, conflict_name, nfc, printable
-from r2fs.model.metadata import ATTEMPT, remembered
-from r2fs.model.pending import Hold, Pending, Staged, State
-from r2fs.model.records import Kind, ObjectInfo
+from r2fs.model.errors import LocalError, NoSpace
+from r2fs.model.keys import nfc, printable
+from r2fs.model.metadata import Facts
+from r2fs.model.pending import State
+from r2fs.model.records import Kind, Version
 
 log = logging.getLogger(__name__)
 
@@ -53,19 +45,32 @@ NOT_JOURNALLED = "an upload has ended, and the journal could not be told yet: %s
 Answer = Sent | Exception  # of the store, or of this disk
 
 
+class Stored(NamedTuple):
+    """A successful attempt of `node`."""
+
+    node: Node
+    job: UploadJob
+    sent: Sent
+
+
 class Resolver:
     def __init__(self, records: Records, storage: Storage, queue: UploadQueue, deletes: Deletes) -> None:
         # constant
+        self._records = records
         self._core = records.core
         self._tree = records.tree
         self._pending = records.pending
         self._attempts = records.attempts
         self._contents = storage.contents
         self._staged_files = storage.staged_files
-        self._hydration = storage.hydration
+        self._disk_sync = storage.disk_sync
         self._part_hasher = storage.part_hasher
         self._queue = queue
-        self.successes = Successes(records, storage, queue, deletes)
+        self._deletes = deletes
+        self.failed = FailedAttempts(records, storage, queue, self._found_locked)
+        # guarded by: Core.lock
+        self.uploaded = self.uploaded_bytes = 0
+        self.markers = 0  # of these, directories
         # added by any thread without the lock, and taken with Core.lock held
         self._stored: deque[Stored] = deque()
 
@@ -78,13 +83,13 @@ class Resolver:
         with self._core.lock:
             while self._stored:  # else another thread has resolved the answer
                 count = min(TOGETHER, len(self._stored))
-                self._record_locked([self._stored.popleft() for _ in range(count)])
+                self._resolve_together_locked([self._stored.popleft() for _ in range(count)])
 
-    def _record_locked(self, stored: list[Stored]) -> None:
+    def _resolve_together_locked(self, stored: list[Stored]) -> None:
         self._core.assert_held()
         if len(stored) > 1:
             try:
-                self.successes.record_locked(stored)
+                self._record_locked(stored)
             except (NoSpace, LocalError):  # each alone: the disk may have room for some
                 pass
             except Exception:  # a defect of a single answer
@@ -102,7 +107,11 @@ class Resolver:
     def _resolve(self, node: Node, job: UploadJob, answer: Answer, begun: bool) -> None:
         refusal: Exception | None = None  # of the journal
         try:
-            self._by_kind(node, job, answer, begun)
+            if isinstance(answer, Sent):
+                with self._core.lock:
+                    self._record_locked([Stored(node, job, answer)])
+            else:
+                self.failed.resolve(node, job, answer, begun)
         except (NoSpace, LocalError) as error:
             refusal = error
         finally:
@@ -119,262 +128,129 @@ class Resolver:
             if job.size >= self._core.settings.multipart_threshold:
                 self._part_hasher.uploaded(node, job.fd)
             os.close(job.fd)
-        self._queue.ended_locked(node, job.attempt)
-        self._queue.over_locked({job.key, job.base.key} if job.copy and job.base else {job.key})
+        self._queue.ended_locked(job)
         self._queue.pace.wrote(job.key)
         if not node.sending:
             self._contents.close_unused(node)
 
-    # ------------------------------------------------------------------ the answers
-    def _by_kind(self, node: Node, job: UploadJob, answer: Answer, begun: bool) -> None:
-        if isinstance(answer, Sent):
-            with self._core.lock:
-                self.successes.record_locked([Stored(node, job, answer)])
-        elif isinstance(answer, PreconditionFailed) and not answer.source:
-            self._refused(node, job, answer)
-        elif isinstance(answer, PreconditionFailed) or (
-            begun and job.copy and isinstance(answer, ObjectMissing)
-        ):
-            self._source_lost(node, job, answer)
-        else:
-            self._failed(node, job, answer, begun)
+    def _found_locked(self, node: Node, job: UploadJob, sent: Sent) -> None:
+        """Record an object that a look at the bucket has found to be the attempt's."""
+        self._record_locked([Stored(node, job, sent)])
 
-    def _refused(self, node: Node, job: UploadJob, error: PreconditionFailed) -> None:
-        """Resolve a 412 by a HEAD of the key."""
-        try:
-            found = self._core.head(job.key)
-        except R2fsError as later:
-            self._failed(node, job, later)
-            return
-        made_by = (found.metadata or {}).get(ATTEMPT) if found is not None else None
-        same = found is not None and made_by not in (None, job.attempt) and has_bytes_of(job, found)
-        with self._core.lock:
-            ours = found is not None and self._attempts.is_ours(found.metadata, job.key)
-            view = replace(self._view_locked(node), ours=ours, same_bytes=same)
-            decided = verdict.after_refusal(job, found, view)
-            stays = node.is_dir or isinstance(decided, verdict.Stored)
-            if found is not None and stays and made_by != job.attempt:
-                self._attempts.accepted(found.metadata)  # not to be deleted as a late one
-            if isinstance(decided, verdict.ConflictWhileOpen | verdict.KeepBoth | verdict.Park):
-                self._attempts.drop(job.attempt)
-            self._carry_out_locked(node, job, decided, error, found)
-
-    def _source_lost(self, node: Node, job: UploadJob, error: Exception) -> None:
-        """Resolve the loss of the object to copy by a HEAD of its key."""
-        assert job.base is not None
-        try:
-            found = self._core.head(job.base.key)
-        except R2fsError as later:
-            self._failed(node, job, later)
-            return
-        with self._core.lock:
-            view = self._view_locked(node)
-            if view.is_current(job) and not node.is_dir:
-                assert node.pending is not None
-                if node.content is None and (node.pending.staged or self._core.cache.contains(job.base)):
-                    self._contents.of(node)
-                view = replace(
-                    view,
-                    own_copy=found is not None and self._hydration.is_copy(node, job.base, found),
-                    all_here=node.content is not None and node.content.complete,
-                )
-            self._carry_out_locked(node, job, verdict.after_source_lost(job, found, view), error, found)
-
-    def _failed(self, node: Node, job: UploadJob, error: Exception, begun: bool = True) -> None:
-        with self._core.lock:
-            if begun and verdict.may_be_stored(error):
-                self._attempts.doubt(job.attempt)
-            else:
-                self._attempts.drop(job.attempt)
-                row = self._pending.deletes.watched(job.key)
-                if row is not None and not self._attempts.any_at(job.key):
-                    self._pending.deletes.drop(row.seq)
-            if not isinstance(error, BodyWithdrawn):
-                self._queue.failures.of_upload_locked(job.ino, job.key, error)
-            view = replace(self._view_locked(node), uploaded=self._queue.failures.uploads_at(job.key))
-            self._carry_out_locked(node, job, verdict.after_error(job, error, view), error)
-
-    def _view_locked(self, node: Node) -> View:
+    # ------------------------------------------------------------------ stored
+    def _record_locked(self, stored: Sequence[Stored]) -> None:
+        """Commit the end of these attempts together; then bring memory, cache and queue in line."""
         self._core.assert_held()
-        return View(
+        files: list[tuple[Node, str]] = []  # to enter the cache
+        with self._pending.transaction():
+            following = [self._commit_locked(*each, files) for each in stored]
+        self._core.crash_point("put_committed")
+        with ExitStack() as committed:  # each, also after a failure: the commit stands
+            committed.callback(lambda: self._staged_files.settled(*files))
+            for step in reversed(following):
+                committed.callback(step)
+
+    def _commit_locked(
+        self, node: Node, job: UploadJob, sent: Sent, files: list[tuple[Node, str]]
+    ) -> Callable[[], None]:
+        """Put the inode's state after the upload in place; return the step after the commit."""
+        self._core.assert_held()
+        version = sent.version
+        self._queue.failures.recovered_locked(job.key)
+        view = verdict.View(
             node.pending,
+            recorded=node.pending is None and not node.deleted and node.base == version,
             carries_body=node.carries_body,
             keep_hold=node.sync_failed,
-            metadata_known=node.metadata_known,
-            uploaded=self.successes.uploaded,
         )
+        match verdict.after_stored(job, version, view):
+            case verdict.Orphaned():
+                self._attempts.drop(job.attempt)
+                self.left_behind_locked(job, version, None)
+                return partial(self._count_locked, job)
+            case verdict.Commit() as decided:
+                staged, clean = node.pending and node.pending.staged, decided.following is None
+                pinned = self._put_locked(node, job, sent, decided)
+                if staged is not None and clean:
+                    files.append((node, staged.file))
+                return partial(self._settle_locked, node, job, pinned, clean, staged is not None)
+        return lambda: None
 
-    # ------------------------------------------------------------------ the verdicts
-    def _carry_out_locked(
-        self,
-        node: Node,
-        job: UploadJob,
-        decided: Verdict,
-        error: Exception,
-        found: ObjectInfo | None = None,
-    ) -> None:
+    def _put_locked(self, node: Node, job: UploadJob, sent: Sent, decided: verdict.Commit) -> Facts | None:
+        """Write the new state; return the attributes to be shown from now on."""
         self._core.assert_held()
-        match decided:
-            case verdict.Stored(version, facts, refuses_metadata):
-                if refuses_metadata:
-                    log.info("%s: this server takes no metadata of it from here", printable(job.key))
-                self._core.cache.remember(version.key, version.etag, remembered(facts))
-                self.successes.record_locked([Stored(node, job, Sent(version, facts))])
-            case verdict.Again():
-                self._again_locked(node, job, error, decided)
-            case verdict.ConflictWhileOpen():
-                assert node.pending is not None
-                self._pending.commit(node, transitions.conflict_seen(node.pending))
-            case verdict.KeepBoth():
-                assert found is not None
-                self._keep_both_locked(node, found)
-                self._queue.schedule_locked(node)
-            case verdict.FollowSource():
-                self._follow_source_locked(node, job, found)
-            case verdict.SendOwn():
-                self._send_own_locked(node, job, error)
-            case verdict.TryLater():
-                self._try_later_locked(node, job, error, decided)
-            case verdict.Park(hold):
-                assert node.pending is not None
-                self._park_locked(node, transitions.refused(node.pending, hold))
+        pending = node.pending
+        assert pending is not None
+        if not job.copy and node.content is not None:
+            node.content.unwatch()
+        pinned, change = learned_locked(self._core, node, job, sent.version, sent.facts)
+        if pending.state is State.UPLOADING:
+            self._staged_files.keep_name(node)
+        self._attempts.arrived(node.ino, job.attempt)
+        self._pending.deletes.cleared(job.key, sent.version.etag)
+        self._overwritten_locked(job)
+        if decided.moved:
+            self.left_behind_locked(job, sent.version, node)
+        self._pending.commit(node, decided.following, **change)
+        if not decided.moved:
+            keep_locked(self._records, node, sent.version, sent.facts)
+        return pinned
 
-    def _again_locked(
-        self, node: Node, job: UploadJob, error: Exception, decided: verdict.Again = verdict.AT_ONCE
+    def _settle_locked(
+        self, node: Node, job: UploadJob, pinned: Facts | None, clean: bool, staged: bool
     ) -> None:
-        """Another attempt at once; from the second failure in a row on, after a back-off."""
+        """Bring content and queue in line with the commit. `staged`: the inode had a staged file."""
         self._core.assert_held()
-        self._attempts.drop(job.attempt)
-        view = self._view_locked(node)
-        if not view.is_current(job):
-            return
-        assert node.pending is not None
-        news = InodeChange() if decided.merge is None else found_at_key(node, job, decided.merge)
-        retry = node.pending.retry._replace(failures=node.pending.retry.failures + 1)
-        pending = decided.correction.apply(node.pending, view.has_moved(job))
-        change = decided.correction.change | news
-        self._pending.commit(node, transitions.failed(pending, str(error), retry), **change)
-        self._queue.schedule_locked(node)
-        if retry.failures > 1:
-            self._queue.retry_later_locked(node, error)
-        if news:
-            node.pinned = None
-        if decided.rebased:
-            assert job.base is not None
+        node.pinned = pinned  # metadata learned on the way are not shown
+        self._count_locked(job)
+        if job.copy:
+            if job.base is not None and nfc(job.base.key) != nfc(job.key):
+                self._disk_sync.copied(job.base.key)
             self._contents.rebased(node)
-            self._contents.rekeyed(node, job.base)
+            if not staged and job.base is not None and not node.is_dir:
+                self._contents.rekeyed(node, job.base)
+        if clean:
+            assert node.base is not None
+            node.size, node.metadata_known = node.base.size, True
+            self._tree.arrived(node)
+            if node.is_dir and node.listing is not None:
+                node.listing.marker = node.base
+            log.info("%s: in the bucket (%d bytes)", printable(job.key), node.base.size)
+        self._queue.gone_locked([job.key])
+        self._queue.schedule_locked(node)
 
-    def _send_own_locked(self, node: Node, job: UploadJob, error: Exception) -> None:
+    def _count_locked(self, job: UploadJob) -> None:
         self._core.assert_held()
-        pending, content = node.pending, node.content
-        assert pending is not None and content is not None
-        if pending.staged is not None:
-            staged = pending.staged._replace(size=content.size)
-            self._pending.commit(node, transitions.sends_own(pending, staged))
-        else:
-            with self._staged_files.staging(node) as file:
-                staged = Staged(file, size=content.size, boot=self._core.staging.boot)
-                self._pending.commit(node, transitions.sends_own(pending, staged))
-        self._again_locked(node, job, error)
+        self.uploaded += 1
+        self._queue.failures.uploaded_locked(job.key)
+        self.markers += job.kind is Kind.DIRECTORY
+        self.uploaded_bytes += 0 if job.copy else job.size
 
-    def _follow_source_locked(self, node: Node, job: UploadJob, found: ObjectInfo | None) -> None:
-        """Take the source's newer version, `found`, along with a rename; None: the name goes.
+    def left_behind_locked(self, job: UploadJob, version: Version, after: Node | None) -> None:
+        """Delete the attempt's object, at an earlier key of the inode.
 
-        New metadata alone were meant for the old bytes, and are void.
+        If another inode has the key by now, its upload overwrites this version.
         """
         self._core.assert_held()
-        parent, pending = node.parent, node.pending
-        assert parent is not None and pending is not None and job.base is not None
-        renamed = pending.key != job.base.key
-        key = printable(job.base.key)
-        newer = None if found is None else self._tree.unplaced(parent, node.name, found)
-        with self._pending.transaction():  # with the newer one's row: else a kill here would undo the rename
-            self._attempts.drop(job.attempt)
-            self._pending.commit(node, transitions.unlinked(pending))
-            if newer is not None and renamed:
-                following = self._pending.begin(newer, pending.key, False, pending.expected_etag)
-                self._pending.commit(newer, transitions.retargeted(following))
-        if found is None:
-            log.warning("%s: deleted in the bucket before what was done here got there", key)
-            self._tree.gone(node)
+        key = job.key
+        self._pending.deletes.cleared(key, version.etag)
+        self._overwritten_locked(job)
+        heir = self._pending.pending_at(key)
+        if heir is None:
+            self._deletes.add_locked(self._pending.deletes.add(key, version.etag, after))
             return
-        what = (
-            "it was renamed here: the newer one is renamed" if renamed else "its attributes were changed here"
-        )
-        log.warning("%s: changed in the bucket while %s", key, what)
-        self._core.kernel.forget_name(parent.ino, node.name)
-        self._queue.schedule_locked(self._tree.replace(node, found, newer))
+        assert heir.pending is not None
+        if heir.pending.expected_etag in (None, job.expected_etag):  # else a newer version is known
+            self._pending.commit(heir, transitions.expecting(heir.pending, version.etag))
 
-    def _try_later_locked(
-        self, node: Node, job: UploadJob, error: Exception, decided: verdict.TryLater
-    ) -> None:
+    def _overwritten_locked(self, job: UploadJob) -> None:
+        """Drop the delete of the version that the attempt replaced, and not of another host's since.
+
+        Such a row is added during the request, when a late attempt of another inode is found at the key.
+        """
         self._core.assert_held()
-        assert node.pending is not None
-        if isinstance(error, BUCKET_WIDE):
-            log.error("%s: not uploaded, will be tried again: %s", printable(job.key), error)
-        elif not isinstance(error, BodyWithdrawn):
-            log.info("%s: not uploaded yet: %s", printable(job.key), error)
-        self._pending.commit(node, transitions.failed(node.pending, str(error), decided.retry))
-        self._queue.schedule_locked(node)
-        if decided.pause is verdict.Pause.BUCKET:
-            self._queue.failures.outage_locked(job.key)
-        elif decided.pause is verdict.Pause.FILE:
-            self._queue.retry_later_locked(node, error)
-
-    # ------------------------------------------------------------------ parked
-    def _park_locked(self, node: Node, following: Pending) -> None:
-        """Keep the bytes and stop retrying, until a person or the next mount; a transient cause is tried when due."""
-        self._core.assert_held()
-        path = printable(self._tree.path(node))
-        log.error("%s: parked, its bytes are kept here: %s", path, following.reason)
-        self._pending.commit(node, following)
-        if following.state is State.PARKED and following.hold is not None and following.hold.transient:
-            self._queue.probe_later_locked(node)
-
-    def park_queued_locked(self, node: Node, reason: str) -> None:
-        """Park a node that has no attempt on its way."""
-        self._core.assert_held()
-        assert node.pending is not None
-        self._park_locked(node, transitions.parked(node.pending, Hold(reason)))
-
-    # ------------------------------------------------------------------ conflicts
-    def _keep_both_locked(self, node: Node, theirs: ObjectInfo) -> None:
-        """Give the node a conflict name; the object in the bucket under its key keeps the name."""
-        self._core.assert_held()
-        parent, name = node.parent, node.name
-        assert parent is not None and node.pending is not None
-        meant_for = node.pending.conflict_of or node.pending.key
-        new_name = self._free_name_locked(parent, _name_of(meant_for, node))
-        new_key = self._tree.key(parent) + new_name + (SYMLINK_SUFFIX if node.kind is Kind.SYMLINK else "")
-        self._pending.commit(node, transitions.conflict_renamed(node.pending, new_key, meant_for))
-        self._core.crash_point("conflict_journalled")
-        self._tree.move(node, parent, new_name)
-        self._tree.show(parent, theirs)
-        self._core.kernel.forget_name(parent.ino, name)
-        self._core.kernel.forget_name(parent.ino, new_name)
-        log.warning(
-            "%s: another host wrote it first; this host's content is kept as %s",
-            printable(name),
-            printable(self._tree.path(node)),
-        )
-
-    def _free_name_locked(self, parent: Node, name: str) -> str:
-        self._core.assert_held()
-        host, when = self._core.settings.host, self._core.clock.time()
-        above = self._core.settings.bucket.split(self._tree.key(parent))[1]
-        room = MAX_KEY_BYTES - len((above + SYMLINK_SUFFIX).encode())
-        number = 1
-        while True:
-            candidate = conflict_name(name, host, when, number)
-            if len(candidate.encode()) > room and len(name) > 1:
-                name = name[1:]  # the key would be too long
-            elif candidate in parent.children():
-                number += 1
-            else:
-                return candidate
-
-
-def _name_of(key: str, node: Node) -> str:
-    """The node's last name before the conflict, as the tree shows it."""
-    last = key.rpartition("/")[2]
-    return nfc(last.removesuffix(SYMLINK_SUFFIX) if node.kind is Kind.SYMLINK else last)
+        if job.expected_etag is None:
+            return
+        done = self._pending.deletes.of_version(job.key, job.expected_etag)
+        if done is not None:
+            self._pending.deletes.drop(done.seq)

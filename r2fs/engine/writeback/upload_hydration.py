@@ -17,8 +17,8 @@ from collections.abc import Callable
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
+from r2fs.engine.writeback.failed_attempts import FailedAttempts
 from r2fs.engine.writeback.queue import UploadQueue
-from r2fs.engine.writeback.resolve import Resolver
 from r2fs.model.errors import LocalError, R2fsError, ReadFailed
 from r2fs.model.keys import printable
 from r2fs.model.pending import Staged, State
@@ -27,7 +27,9 @@ from r2fs.model.transitions import materialized, materializing, with_staged
 
 
 class UploadHydration:
-    def __init__(self, records: Records, storage: Storage, queue: UploadQueue, resolver: Resolver) -> None:
+    def __init__(
+        self, records: Records, storage: Storage, queue: UploadQueue, failed: FailedAttempts
+    ) -> None:
         # constant
         self._core = records.core
         self._pending = records.pending
@@ -36,7 +38,7 @@ class UploadHydration:
         self._hydration = storage.hydration
         self._disk_sync = storage.disk_sync
         self._queue = queue
-        self._resolver = resolver
+        self._failed = failed
         # guarded by: Core.lock
         self.under_way: set[int] = set()  # numbers of renamed inodes being downloaded
 
@@ -133,5 +135,5 @@ class UploadHydration:
         """Park the file for the user: its missing bytes cannot be downloaded. Returns False."""
         with self._core.lock:
             if node.pending is not None and node.pending.state is State.QUEUED:
-                self._resolver.park_queued_locked(node, f"incomplete: {error}")
+                self._failed.park_queued_locked(node, f"incomplete: {error}")
         return False

@@ -12,9 +12,9 @@ from enum import Enum
 from r2fs.engine.inodes.stat import together
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.store import InodeChange
-from r2fs.engine.writeback.failures import BUCKET_WIDE
 from r2fs.model import transitions
 from r2fs.model.errors import (
+    BUCKET_WIDE,
     BodyDamaged,
     BodyWithdrawn,
     LocalError,

@@ -94,24 +94,26 @@ class Worker:
                     self._queue.waiting.changed.notify()  # it may have been woken up for an item
                     self._resized.wait()
                     continue
-                due = None if self._claimed else self._queue.quiet_at_locked()
-                if due is None:
-                    task = self.take_due()
-                    if task is not None:
-                        return task
-                    due = self._queue.next_due()
-                wait_s = None if due is None else max(0.0, due - self._core.clock.monotonic())
-                self._queue.waiting.changed.wait(wait_s)
+                if not self._claimed:
+                    due = self._queue.quiet_at_locked() or self._queue.next_due()
+                    wait_s = None if due is None else due - self._core.clock.monotonic()
+                    if wait_s is None or wait_s > 0:
+                        self._queue.waiting.changed.wait(wait_s)
+                        continue
+                if (task := self.take_due()) is not None:
+                    return task
             return None
 
     def take_due(self) -> Task | None:
         """Claim due items; return a task, for the caller to run. None: no item is due."""
         with self._core.lock:
-            if not self._claimed:
-                self._claim_locked()
+            if (task := self._taken()) is not None:
+                return task
+            self._claim_locked()
             task = self._taken()
-            if task is not None:
-                self._queue.waiting.changed.notify()  # another item may be due
+            if task is not None:  # a thread for each of the others, and one that waits for the next item
+                more = self._queue.next_due() is not None
+                self._queue.waiting.changed.notify(len(self._claimed) + more)
             return task
 
     def _taken(self) -> Task | None:
@@ -134,4 +136,3 @@ class Worker:
             alone = [] if small or len(items) == 1 else [items.pop()]
             for group in (items, alone):
                 self._claimed.extend(self._preparation.prepare_locked(group, now) if group else ())
-        self._queue.waiting.changed.notify(len(self._claimed))

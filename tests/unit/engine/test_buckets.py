@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from r2fs.engine.writeback.failures import REFUSALS
+from r2fs.engine.writeback.schedule import REFUSALS
 from r2fs.engine.writeback.verdict import OWN_REFUSALS
 from r2fs.model.errors import (
     BucketMissing,

@@ -11,7 +11,6 @@ import pytest
 from r2fs.disk.body import Gate
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.writeback import verdict
-from r2fs.engine.writeback.failures import BUCKET_WIDE
 from r2fs.engine.writeback.verdict import Verdict, View
 from r2fs.model import errors
 from r2fs.model.metadata import ATTEMPT, Facts, attributes_from
@@ -26,7 +25,7 @@ STATES = sorted(SENDING, key=lambda state: state.value)
 
 def job(kind: Kind = Kind.FILE, copy: bool = False, base: Version | None = BASE, key: str = KEY) -> UploadJob:
     return UploadJob(
-        1, kind, key, "1.wav", MINE, "e1", Facts(mode=0o600), True, None, base, copy,
+        1, kind, key, {key}, "1.wav", MINE, "e1", Facts(mode=0o600), True, None, base, copy,
         None, -1, 5, Gate(), lambda count: None,
     )  # fmt: skip
 
@@ -235,7 +234,7 @@ def test_each_error_keeps_the_bytes_and_says_when_to_try_again():
                 assert decided == verdict.Nothing()
                 continue
             assert isinstance(decided, verdict.TryLater | verdict.Park), error
-            if isinstance(error, (*BUCKET_WIDE, errors.Unavailable)):
+            if isinstance(error, (*errors.BUCKET_WIDE, errors.Unavailable)):
                 assert isinstance(decided, verdict.TryLater)
                 assert decided.pause is verdict.Pause.BUCKET
             elif isinstance(

@@ -1,25 +1,17 @@
-"""Dependencies: requests and inodes that a write or delete waits for; directories without an object of their own.
+"""Implied directories: directories that the bucket keeps by an object below, without an object of their own.
 
-Owns:  the keys with a request on their way, and the rules of the order:
-       a write to a key, or its deletion, waits while
-         - another request for the key is on its way,
-         - a node still needs the object at the key (a rename's copy, bytes missing on this host),
-         - for the delete of a rename's old key, the renamed inode is pending,
-         - and, for any delete, the own object of the directory above the key is on its way: the bucket would
-           lose the directory with its last file.
-       The set of directories made by mkdir with the mount's default attributes, and not changed since: an object
-       below keeps such a directory. In memory alone: after a restart each pending directory gets its object.
+Owns:  the set of directories made by mkdir with the mount's default attributes, and not changed since. In memory alone:
+       after a restart each pending directory gets its object.
 Never: counts a child on its way as an object below: the directory's row stays until a child is in the bucket.
 Locks: methods named _locked need Core.lock, and so do the private ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
-from r2fs.engine.pending.store import Token
 from r2fs.model.keys import nfc
 from r2fs.model.pending import SENDING, State
 from r2fs.model.records import PendingDelete
@@ -132,82 +124,11 @@ class ImpliedDirectories:
                     waiting.append(_some(node))
 
 
-class Dependencies:
-    def __init__(
-        self, records: Records, stays_here: Callable[[Node], bool], implied: ImpliedDirectories
-    ) -> None:
-        # constant
-        self._core = records.core
-        self._pending = records.pending
-        self._stays_here = stays_here
-        self._implied = implied
-        # guarded by: Core.lock
-        self._busy: set[str] = set()  # NFC keys with a request on their way
-
-    def begin_locked(self, keys: Iterable[str]) -> None:
-        self._core.assert_held()
-        self._busy.update(map(nfc, keys))
-
-    def end_locked(self, keys: Iterable[str]) -> None:
-        self._core.assert_held()
-        self._busy.difference_update(map(nfc, keys))
-
-    def put_blocker_locked(self, node: Node) -> Token | None:
-        """The request or inode that this node has to wait for; None: none."""
-        self._core.assert_held()
-        assert node.pending is not None
-        for key in keys_of(node):
-            if key in self._busy:
-                return ("key", key)
-        needing = self._pending.needing(node.pending.key, other_than=node)
-        return ("ino", needing.ino) if needing is not None else None
-
-    def delete_blocker_locked(self, row: PendingDelete) -> Token | None:
-        """The request or inode that the row has to wait for; None: none."""
-        self._core.assert_held()
-        if nfc(row.key) in self._busy:
-            return ("key", nfc(row.key))
-        after = self._pending.inodes.get(row.after_ino) if row.after_ino is not None else None
-        if after is not None and not self._stays_here(after):  # a local-only file is pending for ever
-            return ("ino", after.ino)
-        above = self._implied.pending_above_locked(row)
-        if above is not None:
-            return ("ino", above.ino)
-        needing = self._pending.needing(row.key)
-        return ("ino", needing.ino) if needing is not None else None
-
-    def in_a_ring_locked(self, node: Node, ends: Container[int]) -> bool:
-        """True if the node waits for itself, as each of two files with swapped names does.
-
-        `ends`: inodes with an end of their wait in sight.
-        """
-        self._core.assert_held()
-        seen: set[int] = set()
-        other: Node | None = node
-        while other is not None and other.pending is not None and other.ino not in seen:
-            if other.ino in ends:
-                return False
-            seen.add(other.ino)
-            other = self._pending.needing(other.pending.key, other_than=other)
-            if other is node:
-                return True
-        return False
-
-
 def _some(directory: Node) -> Iterator[Node]:
     """Yield the children that have a node; of the others, which are all in the bucket, the first."""
     children = directory.children()
     first = next(iter(children.packed), None)
     return iter([children[first]] if first is not None else children.nodes())
-
-
-def keys_of(node: Node) -> set[str]:
-    """The keys, in NFC, written or copied from by an upload of this node."""
-    assert node.pending is not None
-    keys = {nfc(node.pending.key)}
-    if not node.pending.changed and node.base is not None:
-        keys.add(nfc(node.base.key))
-    return keys
 
 
 def _is_in_bucket(node: Node) -> bool:
