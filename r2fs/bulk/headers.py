@@ -14,7 +14,7 @@ from r2fs.bulk.removal import OF_EVERYTHING, Target
 from r2fs.model.errors import PreconditionFailed, StoreError
 from r2fs.model.header_change import HeaderChange
 from r2fs.model.keys import is_link, printable
-from r2fs.model.mime import DEFAULT, SNIFF_BYTES
+from r2fs.model.metadata import DEFAULT_TYPE, SNIFF_BYTES
 from r2fs.model.ports import ObjectStore
 from r2fs.model.records import Condition, ObjectInfo, ObjectMeta
 from r2fs.model.reports import BulkReport
@@ -68,7 +68,7 @@ class HeaderWork:
         if kind is None and headers == stored:
             return False
         if not self._dry_run:
-            meta = ObjectMeta(kind or info.content_type or DEFAULT, dict(info.metadata or {}), headers)
+            meta = ObjectMeta(kind or info.content_type or DEFAULT_TYPE, dict(info.metadata or {}), headers)
             self._store.copy(info.version, listed.key, meta=meta, condition=Condition.matches(info.etag))
         return True
 

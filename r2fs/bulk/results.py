@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Self
 
 from r2fs.bulk.plan import HEADS, BadMap, Row
-from r2fs.disk.durable import fsync_dir
+from r2fs.disk.filecalls import fsync_dir
 from r2fs.model.errors import DirectoryUnusable
 
 OWN_HEADS = ("size", "etag", "old_etag")

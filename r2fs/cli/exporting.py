@@ -12,7 +12,7 @@ import os
 import stat
 from pathlib import Path
 
-from r2fs.disk.durable import fsync_dir
+from r2fs.disk.filecalls import fsync_dir
 from r2fs.model.errors import IsADirectory, R2fsError
 
 PIECE = 1 << 20  # bytes read at once

@@ -173,7 +173,7 @@ def read_record(path: Path) -> MountRecord | None:
 
 def write_record(settings: Settings, record: MountRecord, environ: Mapping[str, str]) -> None:
     """Write the record, with the state's lock held; and a link to the directory, if in no standard place."""
-    from r2fs.disk.durable import write_durably
+    from r2fs.disk.filecalls import write_durably
 
     record = replace(record, mounted_s=time.time())
     text = record.to_json().encode(errors="backslashreplace")

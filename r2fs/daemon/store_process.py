@@ -19,9 +19,9 @@ from r2fs import __version__
 from r2fs.daemon.control import Spawn
 from r2fs.daemon.protocol import SIGNED_URL, Message, decode, encode, failure
 from r2fs.disk.body import FileBody
-from r2fs.model import mime
 from r2fs.model.addresses import UrlRequest, public_url
 from r2fs.model.errors import InvalidArgument, R2fsError, SettingsError, StoreError
+from r2fs.model.metadata import SNIFF_BYTES, content_type
 from r2fs.model.ports import ObjectStore
 from r2fs.model.records import ObjectMeta
 from r2fs.model.settings import Settings
@@ -85,7 +85,7 @@ class StoreProcess:
 
     def _put(self, message: Message, fd: int) -> Mapping[str, object]:
         key, start, size = str(message["key"]), int(message["start"]), int(message["size"])
-        kind = message["content_type"] or mime.content_type(key, os.pread(fd, mime.SNIFF_BYTES, start))
+        kind = message["content_type"] or content_type(key, os.pread(fd, SNIFF_BYTES, start))
         return {"etag": _upload(self._store, key, fd, start, size, ObjectMeta(str(kind)), self._settings)}
 
     def _get(self, message: Message, fd: int) -> Mapping[str, object]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from r2fs.disk.database_file import LOG, Schema, as_ours, begin, code
-from r2fs.disk.durable import claim_blocks, fsync_dir, local_error
+from r2fs.disk.filecalls import claim_blocks, fsync_dir, local_error
 from r2fs.disk.reserve import DiskReserve
 from r2fs.model.errors import LocalError, R2fsError
 from r2fs.model.ports import CrashPoint, no_crash

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from r2fs.disk.durable import fsync_dir, local_error, quarantine
+from r2fs.disk.filecalls import fsync_dir, local_error, quarantine
 from r2fs.disk.reserve import DiskReserve
 from r2fs.model.errors import LocalError, NoSpace, R2fsError, StateDamaged
 

@@ -21,8 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from r2fs.disk.durable import local_error, local_errors
-from r2fs.disk.filecalls import open_unless_writable, renameat2
+from r2fs.disk.filecalls import local_error, local_errors, open_unless_writable, renameat2
 from r2fs.model.errors import LocalError
 from r2fs.model.keys import printable
 from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE

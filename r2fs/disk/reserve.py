@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
-from r2fs.disk.durable import BLOCK
+from r2fs.disk.filecalls import BLOCK
 from r2fs.model import owned_paths
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from threading import Event
 from typing import Self
 
 from r2fs.disk import filecalls
-from r2fs.disk.base_bytes import BaseBytes
 from r2fs.disk.file_map import FileMap, Snapshot
+from r2fs.disk.open_file import BaseBytes
 from r2fs.model.errors import Interrupted, NoSpace, R2fsError, StateDamaged
 from r2fs.model.ranges import Range, RangeSet
 

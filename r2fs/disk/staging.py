@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from r2fs.disk.durable import boot_id, fsync_dir, local_error, local_errors, spread_subdirectories
+from r2fs.disk.filecalls import boot_id, fsync_dir, local_error, local_errors, spread_subdirectories
 from r2fs.disk.spares import Spares
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.model import owned_paths

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from r2fs.disk.durable import local_error, pwrite_all
+from r2fs.disk.filecalls import local_error, pwrite_all
 from r2fs.disk.mirror_record import MirrorRecord
 from r2fs.disk.plain_tree import WHOLE, Local, PlainTree
 from r2fs.model.errors import BodyDamaged, NoSpace

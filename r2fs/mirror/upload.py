@@ -18,19 +18,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from r2fs.disk.body import FileBody
-from r2fs.disk.durable import local_error, outwait_file_time
+from r2fs.disk.filecalls import local_error, outwait_file_time
 from r2fs.disk.mirror_record import MirrorRecord
 from r2fs.disk.plain_tree import Changed, Local, PlainTree
 from r2fs.model.errors import BodyWithdrawn, StoreError
 from r2fs.model.keys import printable
 from r2fs.model.metadata import (
+    DEFAULT_TYPE,
+    SNIFF_BYTES,
     attributes_from,
+    content_type,
     headers_of,
     metadata_for,
     of_new_bytes,
     without_header,
 )
-from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
 from r2fs.model.ports import ObjectStore
 from r2fs.model.records import Condition, ObjectInfo, ObjectMeta, Part
 from r2fs.model.settings import Settings
@@ -129,11 +131,11 @@ class Uploader:
         if headers_of(extra).get("content-encoding") == "gzip" and not head.startswith(GZIP):
             extra = without_header(extra, "content-encoding")
         kind = before.content_type
-        if kind in (None, DEFAULT):
+        if kind in (None, DEFAULT_TYPE):
             kind = content_type(job.path.rpartition("/")[2], head)
         mode = stat.S_IMODE(found.st_mode)
         now = replace(before, mtime_ns=found.st_mtime_ns, mode=mode, extra=extra)
-        return metadata_for(now, stat.S_IFREG, job.attempt, kind or DEFAULT)
+        return metadata_for(now, stat.S_IFREG, job.attempt, kind or DEFAULT_TYPE)
 
     # ------------------------------------------------------------------ parts
     def _send_parts(self, fd: int, job: Job, meta: ObjectMeta) -> str:

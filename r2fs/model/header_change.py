@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from r2fs.model.errors import InvalidArgument
-from r2fs.model.mime import DEFAULT, content_type
+from r2fs.model.metadata import DEFAULT_TYPE, content_type
 
 SETTABLE = ("cache-control", "content-disposition", "content-language")
 # Types that servers and Workers give where nobody has said one.
-GENERIC = frozenset({None, "", DEFAULT, "binary/octet-stream"})
+GENERIC = frozenset({None, "", DEFAULT_TYPE, "binary/octet-stream"})
 _TYPE = re.compile(r"[!-~]+/[ -~]*[!-~]")
 _MAX_TYPE = 255
 _HEADER = re.compile(r"[!-~]([ -~]*[!-~])?")
@@ -55,7 +55,7 @@ class HeaderChange:
 
     def needs_bytes(self, name: str, stored: str | None) -> bool:
         """True if the first bytes are needed to guess the type of an object with the type `stored`."""
-        return self.guess and stored in GENERIC and content_type(name) == DEFAULT
+        return self.guess and stored in GENERIC and content_type(name) == DEFAULT_TYPE
 
     def type_for(self, name: str, stored: str | None, head: bytes = b"") -> str | None:
         """The new type; None: it stays."""

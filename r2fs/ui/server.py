@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from r2fs.daemon.loopback import LoopbackServer
 from r2fs.model.errors import InvalidArgument, R2fsError
-from r2fs.model.mime import content_type
+from r2fs.model.metadata import content_type
 from r2fs.ui import beneath
 from r2fs.ui.guard import Guard
 from r2fs.ui.mounts import Mounts, failure

@@ -24,7 +24,7 @@ from r2fs.disk.filecalls import open_unless_writable, renameat2
 from r2fs.disk.plain_tree import Local
 from r2fs.model.errors import Busy, InvalidArgument, NotFound, R2fsError
 from r2fs.model.keys import conflict_origin, conflict_original, is_name, other_take_name, printable
-from r2fs.model.mime import content_type
+from r2fs.model.metadata import content_type
 from r2fs.model.verbs import RENAME_EXCHANGE, RENAME_NOREPLACE
 from r2fs.ui import beneath
 from r2fs.ui.beneath import ref_of

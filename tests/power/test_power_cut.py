@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import durable
+from r2fs.disk import filecalls
 from r2fs.model.errors import Stale
 from r2fs.model.pending import TORN
 from tests.power.disk import Cuts, recorded_disk
@@ -104,7 +104,7 @@ def cut_somewhere(seed: int, actions: int, cuts: int, base: Path, monkeypatch: p
     tally = Tally()
     boot_id = base / "boot_id"
     boot_id.write_text("the-next-boot\n")
-    monkeypatch.setattr(durable, "BOOT_ID", boot_id)
+    monkeypatch.setattr(filecalls, "BOOT_ID", boot_id)
     record = Cuts(disk, base / "cuts")
     places = [n for n in record.places() if record.position(n) >= work.mounted]
     for count in sorted(rng.sample(places, min(cuts, len(places)))):

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from r2fs.disk.durable import sync_file_system
+from r2fs.disk.filecalls import sync_file_system
 from r2fs.model.errors import Unavailable
 from r2fs.model.keys import nfc
 from r2fs.model.records import ObjectMeta, Opened

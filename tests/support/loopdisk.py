@@ -19,7 +19,7 @@ from typing import Self
 
 import pytest
 
-from r2fs.disk.durable import sync_file_system
+from r2fs.disk.filecalls import sync_file_system
 
 MIB = 1 << 20
 EXT4_IOC_SHUTDOWN = 0x8004587D  # linux/ext4.h

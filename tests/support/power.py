@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import durable
+from r2fs.disk import filecalls
 from r2fs.model.errors import NoSpace
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine, do_at_once
@@ -84,7 +84,7 @@ class Power:
         self._cuts += 1
         boot_id = self._tmp_path / "boot_id"
         boot_id.write_text(f"another-boot-{self._cuts}\n")
-        self._monkeypatch.setattr(durable, "BOOT_ID", boot_id)
+        self._monkeypatch.setattr(filecalls, "BOOT_ID", boot_id)
 
 
 class Stop(BaseException):

@@ -23,11 +23,19 @@ from typing import Any, NamedTuple
 from r2fs.disk.cache.audit import Audit
 from r2fs.disk.cache.eviction import Eviction, Protection
 from r2fs.disk.cache.last_listings import LastListings
-from r2fs.disk.cache.name_filter import NameFilter, row_name, version_of
 from r2fs.disk.cache.remembered import Remembered
 from r2fs.disk.cache.shelf import Shelf
-from r2fs.disk.cache.table import DATABASE_ERRORS, Admission, Row, Table, passes
-from r2fs.disk.durable import BLOCK, local_error
+from r2fs.disk.cache.table import (
+    DATABASE_ERRORS,
+    Admission,
+    NameFilter,
+    Row,
+    Table,
+    passes,
+    row_name,
+    version_of,
+)
+from r2fs.disk.filecalls import BLOCK, local_error
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import RangeSet

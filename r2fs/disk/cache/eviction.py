@@ -15,8 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from threading import RLock
 
-from r2fs.disk.cache.name_filter import row_name, version_of
-from r2fs.disk.cache.table import BATCH, Row, Table
+from r2fs.disk.cache.table import BATCH, Row, Table, row_name, version_of
 from r2fs.model.ports import Clock
 from r2fs.model.records import Version
 

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from r2fs.disk.cache.name_filter import NameFilter, parts_row_name, row_name
 from r2fs.disk.cache.shelf import Shelf
-from r2fs.disk.cache.table import Table
+from r2fs.disk.cache.table import NameFilter, Table, parts_row_name, row_name
 from r2fs.model.records import PartDigests, Version
 
 ATTRIBUTES_MAX = 200_000  # versions remembered, about 80 MB of database

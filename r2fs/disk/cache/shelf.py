@@ -25,7 +25,7 @@ from threading import RLock
 from typing import TypeVar
 
 from r2fs.disk.cache.table import DATABASE, DATABASE_ERRORS, Table, passes
-from r2fs.disk.durable import boot_id, sync_file_system
+from r2fs.disk.filecalls import boot_id, sync_file_system
 from r2fs.model import owned_paths
 from r2fs.model.ports import Clock
 

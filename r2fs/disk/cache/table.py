@@ -1,10 +1,11 @@
 """The clean cache's tables: diskcache, with replacements of parts that do not suit r2fs.
 
 Owns:    every use of diskcache's internals; pyproject pins the version range. An entry is a row with a short text,
-         or with a text and a file that was linked into the table's directory.
+         or with a text and a file that was linked into the table's directory. The names of rows, and a filter of those
+         that a table may have.
 Never:   pickles; evicts unasked; deletes a file: `condemned` names files without a row, for shelf.py to
          remove.
-Locks:   none of its own: a shelf's lock is around every call.
+Locks:   none of its own: a shelf's lock is around every call but `NameFilter.lacks`.
 Fails:   DATABASE_ERRORS, each a miss in shelf.py; OSError where a file cannot be linked.
 """
 
@@ -13,14 +14,16 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import diskcache
 from diskcache import core
 
-from r2fs.disk.durable import BLOCK
+from r2fs.disk.filecalls import BLOCK
 from r2fs.model.ranges import RangeSet
 from r2fs.model.records import Version
 
@@ -31,6 +34,11 @@ UNIT = 4096  # bytes: a complete file counts in whole ones of these
 DATABASE = core.DBNAME
 SQL = core.sqlite3
 PASSING = {SQL.SQLITE_FULL, SQL.SQLITE_BUSY, SQL.SQLITE_LOCKED, SQL.SQLITE_NOMEM, SQL.SQLITE_CANTOPEN}
+
+LOAD_AFTER: Final = 32  # lookups without a row: a single one must not wait for the names of a large table
+RELOAD_AFTER: Final = 200_000  # names added: with as many at first, 0.7 % are false positives
+
+_MASK: Final = (1 << 23) - 1  # bits
 
 # Errors of a database that was removed or damaged: a missing row of its own is a ValueError.
 DATABASE_ERRORS = (SQL.Error, diskcache.Timeout, ValueError, TypeError, KeyError)
@@ -307,3 +315,70 @@ def passes(failure: Exception) -> bool:
         codes.add(getattr(error, "sqlite_errorcode", 0) & 0xFF)  # the low byte is the primary code
         error = error.__context__
     return bool(codes & PASSING)
+
+
+# ------------------------------------------------------------------ names
+@lru_cache(4096)  # a version that is opened again and again is named each time
+def row_name(key: str, etag: str) -> str:
+    """Return the name of a version's row: json.dumps([etag, key]), without the time for an encoder."""
+    return f"[{_quoted(etag)}, {_quoted(key)}]"
+
+
+def version_of(name: str) -> tuple[str, str]:
+    """Return ETag and key of the version that a row has the name of."""
+    etag, key = json.loads(name)
+    return etag, key
+
+
+def parts_row_name(version: Version) -> str:
+    """Return the name of the row with the digests of a version's parts."""
+    return json.dumps([version.etag, version.key, "parts"])
+
+
+class NameFilter:
+    """Bloom filter of the names that a table may have, so that most lookups without a row touch neither file nor lock.
+
+    A false positive costs a query; an error the other way a download or HEAD. A deleted name stays in it: after
+    RELOAD_AFTER added ones all names are read anew.
+    """
+
+    def __init__(self) -> None:
+        # guarded by: the shelf's lock, but for reads in `lacks`
+        self._bits: bytearray | None = None  # None: not loaded
+        self._missed = self._added = 0
+
+    def lacks(self, name: str) -> bool:
+        """True if the table has certainly no row of `name`."""
+        bits = self._bits
+        if bits is None:
+            return False
+        first = hash(name)
+        second = first >> 32
+        return not (
+            bits[(first & _MASK) >> 3] & 1 << (first & 7) and bits[(second & _MASK) >> 3] & 1 << (second & 7)
+        )
+
+    def add(self, name: str) -> None:
+        """Enter a name, before its row is written."""
+        if self._bits is None:
+            return
+        self._added += 1
+        if self._added > RELOAD_AFTER:
+            self._bits = None
+        else:
+            _enter(self._bits, name)
+
+    def missed(self, names: Iterable[str]) -> None:
+        """Count a lookup without a row; at each LOAD_AFTERth fill an empty filter with `names`, all of the table."""
+        self._missed += 1
+        if self._bits is None and self._missed % LOAD_AFTER == 0:
+            bits = bytearray((_MASK + 1) >> 3)
+            for name in names:
+                _enter(bits, name)
+            self._bits, self._added = bits, 0
+
+
+def _enter(bits: bytearray, name: str) -> None:
+    first = hash(name)
+    for number in (first, first >> 32):
+        bits[(number & _MASK) >> 3] |= 1 << (number & 7)

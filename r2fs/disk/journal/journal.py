@@ -19,7 +19,7 @@ from typing import Self
 
 from r2fs.disk.database import Database, name_of, text_or_bytes
 from r2fs.disk.database_file import Schema
-from r2fs.disk.durable import fsync_dir
+from r2fs.disk.filecalls import fsync_dir
 from r2fs.disk.journal import salvage
 from r2fs.disk.journal.attributes import AttributeRows
 from r2fs.disk.journal.schema import SCHEMA, VERSION

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from r2fs.disk.database_file import BESIDE, InUse, copied
 from r2fs.disk.database_file import set_aside as rename_aside
-from r2fs.disk.durable import quarantine, write_durably
+from r2fs.disk.filecalls import quarantine, write_durably
 from r2fs.model import owned_paths
 
 log = logging.getLogger(__name__)

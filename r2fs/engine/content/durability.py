@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 
-from r2fs.disk.durable import outwait_file_time
+from r2fs.disk.filecalls import outwait_file_time
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.inodes.inode import Node

@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from r2fs.disk.cache.table import Admission
-from r2fs.disk.durable import local_error
-from r2fs.disk.filecalls import open_unless_writable
+from r2fs.disk.filecalls import local_error, open_unless_writable
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.inodes.inode import Node

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from r2fs.disk.durable import outwait_file_time
+from r2fs.disk.filecalls import outwait_file_time
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import file_times

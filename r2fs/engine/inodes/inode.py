@@ -13,8 +13,7 @@ from threading import Event
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.inodes.children import Children
 from r2fs.model.errors import R2fsError
-from r2fs.model.metadata import Facts
-from r2fs.model.mime import content_type
+from r2fs.model.metadata import Facts, content_type
 from r2fs.model.pending import SENDING, Pending, State
 from r2fs.model.ports import SessionMemory
 from r2fs.model.records import Kind, KnownNode, ObjectInfo, Version

@@ -21,8 +21,7 @@ from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import NotADirectory, StoreError
 from r2fs.model.keys import conflict_original, printable
-from r2fs.model.metadata import headers_of
-from r2fs.model.mime import content_type
+from r2fs.model.metadata import content_type, headers_of
 from r2fs.model.ports import Caller
 from r2fs.model.records import Kind, Version
 from r2fs.model.views import EventView, FileView, ObjectsView, ShareView

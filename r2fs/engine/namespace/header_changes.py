@@ -23,7 +23,7 @@ from r2fs.engine.pending.records import Records
 from r2fs.model.errors import Interrupted, IsADirectory, NotFound, R2fsError, StoreError
 from r2fs.model.header_change import GENERIC, HeaderChange
 from r2fs.model.keys import printable
-from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
+from r2fs.model.metadata import DEFAULT_TYPE, SNIFF_BYTES, content_type
 from r2fs.model.ports import Caller
 from r2fs.model.records import Version
 from r2fs.model.reports import BulkReport
@@ -83,7 +83,7 @@ class HeaderChanges:
 
     def shown_type(self, caller: Caller, node: Node, stored: str) -> str:
         """Return the type for a program: as stored; by the first bytes, if neither type nor name has a meaning."""
-        if stored not in GENERIC or content_type(node.name) != DEFAULT:
+        if stored not in GENERIC or content_type(node.name) != DEFAULT_TYPE:
             return stored
         with self._core.lock:
             version = node.base
@@ -100,7 +100,7 @@ class HeaderChanges:
                     self._types[version] = known
                     if len(self._types) > TYPES_KEPT:
                         del self._types[next(iter(self._types))]
-        return stored if known == DEFAULT else known
+        return stored if known == DEFAULT_TYPE else known
 
     def _has_object(self, node: Node) -> bool:
         return not node.read_only and not self._xattrs.is_local(node)

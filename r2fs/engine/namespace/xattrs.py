@@ -31,8 +31,7 @@ from r2fs.model.errors import (
     NotSupported,
 )
 from r2fs.model.header_change import SETTABLE, HeaderChange, check_header, check_type
-from r2fs.model.metadata import HEADERS, headers_of, with_headers
-from r2fs.model.mime import content_type
+from r2fs.model.metadata import HEADERS, content_type, headers_of, with_headers
 from r2fs.model.records import Kind
 from r2fs.model.views import LocatedView
 

@@ -26,16 +26,18 @@ from r2fs.model.errors import R2fsError
 from r2fs.model.keys import nfc, printable
 from r2fs.model.metadata import (
     ATTEMPT,
+    DEFAULT_TYPE,
     MAX_TIME_NS,
+    SNIFF_BYTES,
     Facts,
     attributes_from,
+    content_type,
     headers_of,
     metadata_for,
     of_new_bytes,
     remembered,
     without_header,
 )
-from r2fs.model.mime import DEFAULT, SNIFF_BYTES, content_type
 from r2fs.model.records import TYPE_BITS, KeptAttributes, Kind, ObjectInfo, ObjectMeta, Version
 
 log = logging.getLogger(__name__)
@@ -83,7 +85,7 @@ class UploadMetadata:
         return replace(job, facts=facts)
 
     def of_body(self, job: UploadJob) -> ObjectMeta:
-        kind = job.facts.content_type or BODILESS_TYPES.get(job.kind, DEFAULT)
+        kind = job.facts.content_type or BODILESS_TYPES.get(job.kind, DEFAULT_TYPE)
         return metadata_for(job.facts, TYPE_BITS[job.kind], job.attempt, kind)
 
     def of_merge(self, job: UploadJob) -> ObjectMeta | None:
@@ -96,7 +98,9 @@ class UploadMetadata:
         if not job.known or seen is None or job.kind is not Kind.FILE:
             return None
         kind = now.content_type or content_type(job.name)
-        if now.mtime_ns is None or (now.content_type is None and kind == DEFAULT):  # by its bytes, perhaps
+        if now.mtime_ns is None or (
+            now.content_type is None and kind == DEFAULT_TYPE
+        ):  # by its bytes, perhaps
             return None
         meta, there = (metadata_for(facts, TYPE_BITS[job.kind], job.attempt, kind) for facts in (now, seen))
         if not (there.metadata.keys() <= meta.metadata.keys() and meta.headers == there.headers):
@@ -114,8 +118,8 @@ class UploadMetadata:
             facts = job.facts if job.stored is None else _merge(job, job.stored, there)
         if facts.mtime_ns is None:
             facts = replace(facts, mtime_ns=min(source.modified_ns, MAX_TIME_NS))
-        named = DEFAULT if job.kind is Kind.DIRECTORY else content_type(job.name)
-        by_bytes = source.content_type if named == DEFAULT and source.content_type else named
+        named = DEFAULT_TYPE if job.kind is Kind.DIRECTORY else content_type(job.name)
+        by_bytes = source.content_type if named == DEFAULT_TYPE and source.content_type else named
         meta = metadata_for(facts, TYPE_BITS[job.kind], job.attempt, facts.content_type or by_bytes)
         if job.known and job.stored is not None:  # a header removed here stays removed
             return facts, meta
@@ -142,7 +146,7 @@ def with_type(job: UploadJob) -> UploadJob:
     if job.kind is not Kind.FILE or (facts.content_type is not None and encoding != "gzip"):
         return job
     kind = facts.content_type or content_type(job.name)
-    if encoding == "gzip" or kind == DEFAULT:  # else the bytes tell no more
+    if encoding == "gzip" or kind == DEFAULT_TYPE:  # else the bytes tell no more
         head = job.gate.pread(job.fd, SNIFF_BYTES, 0) if job.fd >= 0 else b""
         if encoding == "gzip" and not head.startswith(GZIP):  # written anew: no decoder would take the bytes
             facts = replace(facts, extra=without_header(facts.extra, "content-encoding"))

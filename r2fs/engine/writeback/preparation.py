@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from r2fs.disk.body import Gate
-from r2fs.disk.durable import local_error
+from r2fs.disk.filecalls import local_error
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.stat import facts_of

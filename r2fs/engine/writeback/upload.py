@@ -19,7 +19,7 @@ from functools import partial
 from typing import NamedTuple
 
 from r2fs.disk.body import FileBody, MemoryBody, part_digest
-from r2fs.disk.durable import local_error
+from r2fs.disk.filecalls import local_error
 from r2fs.engine.content.digests import CopiedFiles, is_version
 from r2fs.engine.content.jobs import JobQueue
 from r2fs.engine.inodes.core import Core

@@ -167,7 +167,7 @@ def test_a_full_disk_keeps_no_mount_from_coming_up(tmp_path, monkeypatch):
 
     mine = settings(tmp_path)
     journal(mine)
-    monkeypatch.setattr("r2fs.disk.durable.write_durably", full)
+    monkeypatch.setattr("r2fs.disk.filecalls.write_durably", full)
     state_directories.write_record(mine, record(mine), environ(tmp_path))
     assert state_directories.read_record(mine.state_dir) is None
 

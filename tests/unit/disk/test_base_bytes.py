@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from r2fs.disk import durable, filecalls
+from r2fs.disk import filecalls
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.model.errors import NoSpace
 
@@ -86,8 +86,10 @@ def test_no_disk_is_taken_past_what_the_base_still_has(content: SparseFile) -> N
 def test_a_file_system_that_cannot_is_no_error(
     content: SparseFile, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    claim_blocks = filecalls.claim_blocks
+
     def claim(fd: int, length: int, offset: int = 0) -> None:
-        durable.claim_blocks(fd, length // 2, offset)  # a full disk took some
+        claim_blocks(fd, length // 2, offset)  # a full disk took some
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(filecalls, "claim_blocks", claim)

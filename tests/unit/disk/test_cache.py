@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from r2fs.disk.cache import cache as cache_module
-from r2fs.disk.cache import name_filter
 from r2fs.disk.cache import remembered as remembered_module
 from r2fs.disk.cache import shelf as shelf_module
+from r2fs.disk.cache import table
 from r2fs.disk.cache import table as cache_table
 from r2fs.disk.cache.cache import CleanCache
 from r2fs.disk.cache.table import Admission
@@ -739,7 +739,7 @@ def test_names_that_are_not_there_cost_a_few_queries_at_most(
         assert cache.recall(f"k{n}", "e") is None
         assert not cache.contains(Version(f"k{n}", "e", 4))
         assert files.get(cache, Version(f"k{n}", "e", 4)) is None
-    assert len(rows_read) <= 3 * name_filter.LOAD_AFTER
+    assert len(rows_read) <= 3 * table.LOAD_AFTER
 
 
 def test_a_filter_that_is_loaded_hides_no_row(
@@ -751,9 +751,9 @@ def test_a_filter_that_is_loaded_hides_no_row(
     for version in before:
         cache.remember(version.key, version.etag, {"n": 1})
     cache.close()
-    monkeypatch.setattr(name_filter, "RELOAD_AFTER", 70)
+    monkeypatch.setattr(table, "RELOAD_AFTER", 70)
     cache = open_cache()
-    for n in range(2 * name_filter.LOAD_AFTER):
+    for n in range(2 * table.LOAD_AFTER):
         cache.recall(f"k{n}", "e")
         files.get(cache, Version(f"k{n}", "e", 4))
     since = [files.put(cache, f"since{n}", b"RIFF") for n in range(100)]
@@ -761,7 +761,7 @@ def test_a_filter_that_is_loaded_hides_no_row(
         cache.remember(version.key, version.etag, {"n": 1})
     moved = Version("moved", "e9", 4)
     cache.rekey(since.pop(), moved)
-    for n in range(2 * name_filter.LOAD_AFTER):
+    for n in range(2 * table.LOAD_AFTER):
         cache.recall(f"j{n}", "e")
         files.get(cache, Version(f"j{n}", "e", 4))
     for version in [*before, *since]:
@@ -809,5 +809,5 @@ def test_what_was_not_written_yet_is_at_the_end(open_cache: Open) -> None:
 
 @pytest.mark.parametrize("key", ["takes/01.wav", 't\u00e4ke "1"\n', "not UTF-8: \udcff", "\U0001f3b5"])
 def test_names_of_rows_are_json(key: str) -> None:
-    assert name_filter.row_name(key, "9f") == json.dumps(["9f", key])
-    assert name_filter.version_of(name_filter.row_name(key, "9f")) == ("9f", key)
+    assert table.row_name(key, "9f") == json.dumps(["9f", key])
+    assert table.version_of(table.row_name(key, "9f")) == ("9f", key)

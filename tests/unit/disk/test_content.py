@@ -232,7 +232,7 @@ def test_a_full_disk_is_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(fd, memoryview(data)[:left], offset)
 
-    monkeypatch.setattr("r2fs.disk.durable.os.pwrite", pwrite)
+    monkeypatch.setattr("r2fs.disk.filecalls.os.pwrite", pwrite)
     assert content.write(0, b"OWNOWN") == 4, "what was written counts"
     room[:] = [2, None, None]
     with pytest.raises(NoSpace):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r2fs.disk import durable
+from r2fs.disk import filecalls
 from r2fs.engine.writeback.queue import BURST_S, GIVE_WAY_S, QUIET_S
 from r2fs.model.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadFailed, Refused, Unavailable
 from r2fs.model.keys import conflict_name
@@ -22,7 +22,7 @@ def another_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine has started anew since: what was not synced may be torn."""
     boot_id = tmp_path / "boot_id"
     boot_id.write_text("another-boot\n")
-    monkeypatch.setattr(durable, "BOOT_ID", boot_id)
+    monkeypatch.setattr(filecalls, "BOOT_ID", boot_id)
 
 
 def away(name: str, key: str) -> None:

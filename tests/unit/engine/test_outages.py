@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from r2fs.disk import durable
+from r2fs.disk import filecalls
 from r2fs.engine.writeback import plan as plan_module
 from r2fs.model.errors import (
     BadCredentials,
@@ -248,7 +248,7 @@ def test_what_may_be_torn_goes_out_only_by_its_name(
     engine.kill()
     boot_id = tmp_path / "boot_id"
     boot_id.write_text("another-boot\n")
-    monkeypatch.setattr(durable, "BOOT_ID", boot_id)
+    monkeypatch.setattr(filecalls, "BOOT_ID", boot_id)
     after = make(threads=False)
     assert after.fs.retry_parked([]) == 0
     after.stop()

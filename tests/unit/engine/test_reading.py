@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from r2fs.disk import filecalls
-from r2fs.disk.durable import BLOCK
+from r2fs.disk.filecalls import BLOCK
 from r2fs.engine.content import hydrate, windows
 from r2fs.engine.content import streaming as streams
 from r2fs.model.errors import NoSpace, ReadFailed, Stale, Unavailable
