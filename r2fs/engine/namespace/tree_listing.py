@@ -34,6 +34,7 @@ WALKS = 8  # kept between two pages
 PAGE = 1000  # keys in a page
 OWN_PAGES = 10  # of a walk for one directory, at most: then a LIST of that directory alone
 FEW = 2  # directories with a request each
+BEFORE = PAGE // 10  # files of which a walk lists the names twice
 
 ClearSuspects = Callable[[Iterable[ObjectInfo]], None]
 
@@ -89,7 +90,9 @@ class TreeListing:
         if from_key is not None:
             return self._flat(top, from_key + LAST)
         if whole and self._is_first_locked(directory, top, now_s):
-            return self._flat(top, f"{key[:-1]}.{LAST}")  # a dot sorts just before the slash
+            # From the begin, if little lies before. Else from a dot on, which sorts just before the slash: a server that
+            # sorts by names begins behind the directory then.
+            return self._flat(top, "" if self._begins_locked(directory, top) else f"{key[:-1]}.{LAST}")
         return None
 
     def _previous_locked(self, directory: Node, parent: Node, now_s: float) -> Node | None:
@@ -114,6 +117,15 @@ class TreeListing:
             self._is_fresh(child)
             for child in parent.children().nodes()
             if child.is_dir and before < child.name.encode() < name
+        )
+
+    def _begins_locked(self, directory: Node, parent: Node) -> bool:
+        """True if no directory and a few files at most come before the directory."""
+        self._core.assert_held()
+        children, name = parent.children(), directory.name.encode()
+        before = sum(one.encode() < name for one in children)
+        return before <= BEFORE and not any(
+            one.is_dir and one.name.encode() < name for one in children.nodes()
         )
 
     def _flat(self, top: Node, after: str = "") -> FlatListing:

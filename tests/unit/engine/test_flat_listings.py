@@ -38,6 +38,24 @@ class SmallPages(MemoryStore):
         )
 
 
+class ByNames(SmallPages):
+    """Sorts by names, as SeaweedFS does: all below `a/` comes before `a.`."""
+
+    def list_page(
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "",
+        start_after: str = "",
+        token: str | None = None,
+        limit: int = 1000,
+    ) -> ListPage:
+        before = (key for key in self.keys() if key.split("/") <= start_after.split("/"))
+        return super().list_page(
+            prefix, delimiter=delimiter, start_after=max(before, default=""), token=token, limit=limit
+        )
+
+
 @pytest.fixture
 def store() -> SmallPages:
     return SmallPages()
@@ -93,6 +111,34 @@ def test_a_walk_of_a_deep_tree(make: Callable[..., Engine], store: SmallPages) -
     store.set("a1/b2/c-/z", b"x")  # sorts before the slash of a1/b2/c…
     assert {name for name in names(make()) if not name.endswith("/")} == {*paths, "a1/b2/c-/z"}
     assert store.count("list") <= 9  # one by one: 146; 361 keys are four pages
+
+
+@pytest.mark.parametrize("server", [SmallPages, ByNames])
+def test_a_walk_from_the_first_directory_on_lists_each_page_once(
+    server: type[SmallPages], tmp_path: Path
+) -> None:
+    store = server()
+    for d in range(20):
+        for sub in range(5):
+            for f in range(10):
+                store.set(f"top/{d:02}/{sub}/{f}", b"x")  # 1,000 keys: 10 pages
+    engine = Engine(tmp_path / "walk", store, freshness_s=60.0)
+    assert sum(not name.endswith("/") for name in names(engine)) == 1000
+    engine.end()
+    assert store.count("list") == 2 + 10, "one of the root and one of `top` besides"
+
+
+def test_many_files_before_the_first_directory_are_not_listed_twice(
+    make: Callable[..., Engine], store: SmallPages
+) -> None:
+    for f in range(3 * PAGE):
+        store.set(f"top/a{f:03}", b"x")
+    store.set("top/z/f", b"x")
+    engine = make()
+    engine.listdir("top")
+    before = store.count("list")
+    assert engine.listdir("top/z") == ["f"]
+    assert store.count("list") - before == 1
 
 
 def test_directories_picked_here_and_there_cost_one_list_each(
