@@ -68,6 +68,17 @@ def requests(mount: BucketMount) -> Counter[str]:
     return Counter(mount.status()["requests"]["by_verb"])
 
 
+def test_the_check_of_the_mount_is_the_first_list_of_its_root(
+    make: Callable[..., BucketMount], seaweed: SeaweedFS, s3: S3Client, tmp_path: Path
+) -> None:
+    fill(s3, seaweed, f"{tmp_path.name}/top/", 4, 2)
+    s3.put_object(Bucket=seaweed.endpoint.bucket, Key=f"{tmp_path.name}/take.wav", Body=b"12345")
+    mount = make("m", freshness="60s")
+    assert sorted(os.listdir(mount.path)) == ["take.wav", "top"]
+    assert (mount.path / "take.wav").stat().st_size == 5
+    assert requests(mount)["ListObjectsV2"] == 1
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_a_tree_is_walked_and_removed_with_few_requests(
     size: tuple[int, int],

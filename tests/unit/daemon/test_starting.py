@@ -11,6 +11,9 @@ import pytest
 from r2fs.daemon import starting
 from r2fs.model import mount_record
 from r2fs.model.errors import BadCredentials, BucketMissing, ClockSkewed, StoreError, Throttled, Unavailable
+from r2fs.model.ports import SystemClock
+from r2fs.model.records import ListPage
+from tests.support.clocks import ManualClock
 from tests.support.engine import settings_for
 
 
@@ -18,9 +21,10 @@ class Bucket:
     def __init__(self, error: StoreError | None) -> None:
         self._error = error
 
-    def check(self) -> None:
+    def check(self, names: int) -> ListPage:
         if self._error is not None:
             raise self._error
+        return ListPage((), (), None)
 
 
 @pytest.fixture
@@ -31,27 +35,28 @@ def mounted_before(tmp_path: Path) -> None:
 
 
 def test_a_bucket_that_answers(tmp_path: Path) -> None:
-    assert starting.answers(Bucket(None), settings_for(tmp_path))
+    answer = starting.answer_of(Bucket(None), settings_for(tmp_path), ManualClock())
+    assert answer == starting.Answer(away=False, root=ListPage((), (), None), requested_s=1000.0)
 
 
 def test_without_an_earlier_mount_no_answer_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()  # made by hand, or by a start that failed
     with pytest.raises(Unavailable):
-        starting.answers(Bucket(Unavailable("no answer")), settings_for(tmp_path))
+        starting.answer_of(Bucket(Unavailable("no answer")), settings_for(tmp_path), SystemClock())
 
 
 @pytest.mark.usefixtures("mounted_before")
 @pytest.mark.expect_warnings("mounted without the bucket")
 @pytest.mark.parametrize("error", [Unavailable("no answer"), Throttled("busy")])
 def test_after_an_earlier_mount_it_is_gone_on_with(tmp_path: Path, error: StoreError) -> None:
-    assert not starting.answers(Bucket(error), settings_for(tmp_path))
+    assert starting.answer_of(Bucket(error), settings_for(tmp_path), SystemClock()).away
 
 
 @pytest.mark.usefixtures("mounted_before")
 @pytest.mark.parametrize("error", [BadCredentials, BucketMissing, ClockSkewed])
 def test_what_a_person_has_to_mend_is_told_all_the_same(tmp_path: Path, error: type[StoreError]) -> None:
     with pytest.raises(error):
-        starting.answers(Bucket(error("wrong")), settings_for(tmp_path))
+        starting.answer_of(Bucket(error("wrong")), settings_for(tmp_path), SystemClock())
 
 
 def test_the_heap_is_bounded_where_the_libc_can(monkeypatch: pytest.MonkeyPatch) -> None:
