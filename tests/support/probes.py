@@ -21,6 +21,7 @@ from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.hydrate import Reader
 from r2fs.engine.content.jobs import DownloadQueue, JobQueue, SlottedQueue
 from r2fs.engine.content.local_file import Contents
+from r2fs.engine.content.own_copies import OwnCopies
 from r2fs.engine.content.prefetch import Prefetch
 from r2fs.engine.content.source import Hedges, Source
 from r2fs.engine.content.storage import Storage
@@ -122,7 +123,11 @@ class Probes:
 
     @property
     def reader(self) -> Reader:
-        return self._storage.warm._reader
+        return self._storage.reader
+
+    @property
+    def own_copies(self) -> OwnCopies:
+        return self._storage.own_copies
 
     @property
     def prefetch(self) -> Prefetch:

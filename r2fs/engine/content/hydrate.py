@@ -34,7 +34,6 @@ from r2fs.model.flow import current
 from r2fs.model.keys import printable
 from r2fs.model.ports import Caller
 from r2fs.model.ranges import Range
-from r2fs.model.records import Version
 from r2fs.model.settings.program_rules import ProgramRule
 
 log = logging.getLogger(__name__)
@@ -304,21 +303,12 @@ class Reader:
         with source.lock:
             if not piece.begin(flow):
                 return
-        version = source.version
         try:
-            while not source.is_abandoned(piece, piece.start):
-                try:
-                    self._downloader.download(source, version, piece)
-                    source.trouble = None
-                    break
-                except (ObjectMissing, PreconditionFailed):
-                    if source.version == version:
-                        raise
-                    version = source.version  # copied meanwhile: the same bytes under another key
+            self._download_latest(source, piece)
         except Abandoned:
-            log.debug("%s: bytes %d to %d: no reader needs them", version.key, piece.start, piece.stop)
+            log.debug("%s: bytes %d to %d: no reader needs them", source.version.key, piece.start, piece.stop)
         except R2fsError as error:
-            self._failed(source, version, error)
+            self._failed(source, error)
         except ContentClosed:
             pass  # the last handle was closed during the download: no reader waits
         except OSError as error:
@@ -332,9 +322,22 @@ class Reader:
                 flow.urgent = True  # what the thread does next may be another's
             self._downloader.record(source)
 
-    def _failed(self, source: Source, version: Version, error: R2fsError) -> None:
-        if isinstance(error, ObjectMissing | PreconditionFailed):
-            source.on_lost(version)
+    def _download_latest(self, source: Source, piece: Piece) -> None:
+        """Download a piece; where a copy of this host has replaced the object, from the copy: the same bytes."""
+        version = source.version
+        while not source.is_abandoned(piece, piece.start):
+            try:
+                self._downloader.download(source, version, piece)
+                source.trouble = None
+                return
+            except (ObjectMissing, PreconditionFailed):
+                if source.version == version:
+                    source.on_lost(version)
+                if source.version == version:
+                    raise
+                version = source.version
+
+    def _failed(self, source: Source, error: R2fsError) -> None:
         if error.retry:  # a waiting reader requests it again, until its time limit
             if source.trouble is None:
                 log.info("%s: not fetched yet: %s", printable(source.version.key), error)

@@ -19,6 +19,7 @@ from r2fs.disk.cache.eviction import AGAIN_S
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content import idle
 from r2fs.engine.content.disk_space import DiskSpace
+from r2fs.engine.content.own_copies import OwnCopies
 from r2fs.engine.content.source import Source
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.inodes.inode import Node
@@ -42,7 +43,7 @@ class Contents:
         self._core = records.core
         self._tree = records.tree
         self._pending = records.pending
-        self._attempts = records.attempts
+        self._own_copies = OwnCopies(records)
         self._space = space
         self._idle = space.idle
         # guarded by: Core.lock; by inode number
@@ -165,16 +166,11 @@ class Contents:
         self._stored_at_s[node.ino] = self._core.clock.time()
         self.pin(node)
 
-    def _lose(self, node: Node, version: Version) -> None:
-        """Record that the bucket lacks the version, unless a copy of this host may have replaced it: `Hydration` looks."""
-        with self._core.lock:
-            if not self._attempts.may_be_copied(node, version):
-                self.lost(node, version)
-
-    def lost(self, node: Node, version: Version) -> None:
-        """Record a missing base: uploads to its key need not wait for this inode any more."""
-        node.base_missing = version
-        self._pending.waiting.inode_settled(node.ino)
+    def _lose(self, node: Node, missing: Version) -> None:
+        """Go on with a copy that this host has made of the missing version, if any."""
+        if self._own_copies.find(node, missing):
+            with self._core.lock:
+                self.rebased(node)
 
     def _learn(self, node: Node, info: ObjectInfo) -> None:
         """Keep the metadata in a GET's answer for stat: listings have none."""

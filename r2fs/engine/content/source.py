@@ -197,7 +197,9 @@ class Source:
     version: Version  # replaced only by another version of the same bytes: a rename's copy
     content: SparseFile  # constant
     on_info: Callable[[ObjectInfo], None]  # constant: called with each answer's metadata
-    on_lost: Callable[[Version], None]  # constant: called if the bucket no longer has this version
+    on_lost: Callable[
+        [Version], None
+    ]  # constant: called if the bucket no longer has this version; may replace it
     ino: int = 0  # constant
     lock: Lock = field(default_factory=Lock)
     # guarded by: lock

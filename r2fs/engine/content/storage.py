@@ -14,6 +14,7 @@ from r2fs.engine.content.inode_hydration import Hydration
 from r2fs.engine.content.jobs import DownloadQueue, JobQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.local_only import LocalOnly
+from r2fs.engine.content.own_copies import OwnCopies
 from r2fs.engine.content.prefetch import Prefetch
 from r2fs.engine.content.staged_files import StagedFiles
 from r2fs.engine.content.staging_gc import StagingGc
@@ -31,7 +32,9 @@ class Storage:
     downloader: Downloader
     contents: Contents
     staged_files: StagedFiles
+    reader: Reader
     hydration: Hydration
+    own_copies: OwnCopies
     prefetch: Prefetch
     warm: Warm
     disk_sync: DiskSync
@@ -52,7 +55,6 @@ def build_records_and_storage(
     contents = Contents(records, streams, space)
     staged_files = StagedFiles(records, contents)
     reader = Reader(core, downloads, streams, downloader)
-    hydration = Hydration(records, contents, reader)
     return records, Storage(
         staging_gc,
         space,
@@ -60,7 +62,9 @@ def build_records_and_storage(
         downloader,
         contents,
         staged_files,
-        hydration,
+        reader,
+        Hydration(core, contents, reader),
+        OwnCopies(records),
         Prefetch(core, contents, reader, space, downloads),
         Warm(core, contents, reader, space),
         DiskSync(records, contents, staged_files),

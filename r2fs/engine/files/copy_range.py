@@ -46,7 +46,7 @@ class CopyRange:
         self._core = records.core
         self._pending = records.pending
         self._contents = storage.contents
-        self._hydration = storage.hydration
+        self._reader = storage.reader
         self._copied = storage.copied_files
         self._files = files
         self._bucket_copy = bucket_copy
@@ -66,7 +66,7 @@ class CopyRange:
         length = max(0, min(length, MOST, there.size - offset))
         if pair.missing is not None and length:
             length = min(length, PIECE)
-            self._hydration.ensure(pair.source, pair.missing, (offset, offset + length), caller)
+            self._reader.ensure(pair.missing, offset, offset + length, caller)
         self._files.pressure.pace(caller, target_offset + length - into.size)
         done = _copy(there, into, length, offset, target_offset) if length else 0
         if not there.covers(offset, offset + done) or there.streams:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 
+from r2fs.disk.open_file import ContentClosed
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content.jobs import SLOW, URGENT, JobQueue
 from r2fs.engine.content.source import Source
@@ -51,6 +53,7 @@ class Files:
         self._pending = records.pending
         self._contents = storage.contents
         self._staged_files = storage.staged_files
+        self._reader = storage.reader
         self._hydration = storage.hydration
         self._prefetch = storage.prefetch
         self._disk_sync = storage.disk_sync
@@ -110,6 +113,7 @@ class Files:
                 small = False
             if small:
                 caller.about_to_fetch()
+            source = None
             if here:
                 handle = self.handles.add(node, flags)
             else:
@@ -120,9 +124,10 @@ class Files:
         try:
             if rule is None:
                 self._prefetch.start()
-            if small:
+            if small and source is not None:
                 slow = rule is not None and rule.slow
-                self._hydration.whole(node, caller, priority=SLOW if slow else URGENT)
+                with suppress(ContentClosed):
+                    self._reader.whole(source, caller, SLOW if slow else URGENT)
             return self._opened(handle)
         except R2fsError:
             self.release(handle.number)
@@ -224,7 +229,10 @@ class Files:
             if source is not None:
                 if file.restored:
                     file.rule, file.restored = self._rule(caller), False
-                self._hydration.ensure(file.node, source, (offset, offset + size), caller, file.rule)
+                if file.rule is None:
+                    self._reader.ensure(source, offset, offset + size, caller)
+                else:
+                    self._reader.restrained(source, offset, offset + size, caller, file.rule)
             try:
                 data = content.read(offset, size)
                 if source is not None and content.complete:  # perhaps by this read

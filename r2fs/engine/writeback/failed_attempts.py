@@ -50,7 +50,7 @@ class FailedAttempts:
         self._attempts = records.attempts
         self._contents = storage.contents
         self._staged_files = storage.staged_files
-        self._hydration = storage.hydration
+        self._own_copies = storage.own_copies
         self._queue = queue
         self._stored_locked = stored_locked
 
@@ -101,7 +101,7 @@ class FailedAttempts:
                     self._contents.of(node)
                 view = replace(
                     view,
-                    own_copy=found is not None and self._hydration.is_copy(node, job.base, found),
+                    own_copy=found is not None and self._own_copies.is_copy(node, job.base, found),
                     all_here=node.content is not None and node.content.complete,
                 )
             self._carry_out_locked(node, job, verdict.after_source_lost(job, found, view), error, found)

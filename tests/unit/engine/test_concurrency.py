@@ -198,7 +198,9 @@ def test_two_find_it_at_once(make: MakeEngine, store: MemoryStore, large: bytes,
 
     def find_too(name: str, key: str) -> None:
         if name == "head" and next(second, False):
-            thread, _ = beside(lambda: engine.hydration.found_own_copy(node, node.base))
+            missing = node.base
+            assert missing is not None
+            thread, _ = beside(lambda: engine.own_copies.find(node, missing))
             thread.join(30)
 
     store.before = find_too
