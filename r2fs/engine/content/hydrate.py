@@ -171,7 +171,7 @@ class Reader:
         if not lost:
             return (start, stop), ahead
         # one GET: the read, and what follows
-        first = min(max(stop, _next_multiple(start, windows.PIECE)), max(stop, end))
+        first = min(max(stop, _next_multiple(start, min(ahead.piece, windows.PIECE))), max(stop, end))
         return (start, first), Ahead(ahead.sequence, (max(first, begin), end), ahead.piece)
 
     def _gets(self) -> int:
@@ -301,7 +301,7 @@ class Reader:
         """Job: download a piece into the file, unless another job does; waiting readers get its error."""
         flow = current()
         with source.lock:
-            if not piece.begin(flow):
+            if not source.begin(piece, flow, windows.FAR_GETS):
                 return
         try:
             self._download_latest(source, piece)
@@ -318,8 +318,10 @@ class Reader:
             )
         finally:
             with source.lock:
-                source.remove(piece)
+                following = source.remove(piece)
                 flow.urgent = True  # what the thread does next may be another's
+            if following is not None:
+                self._jobs.submit(partial(self._download, source, following), AHEAD)
             self._downloader.record(source)
 
     def _download_latest(self, source: Source, piece: Piece) -> None:

@@ -18,7 +18,7 @@ from statistics import median
 from threading import Lock
 
 from r2fs.disk.sparse_file import SparseFile
-from r2fs.engine.content.windows import Sequence, Windows
+from r2fs.engine.content.windows import SAMPLE_S, Sequence, Windows
 from r2fs.model.flow import Flow
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import Range, RangeSet
@@ -124,6 +124,16 @@ class Piece:
         self._flow, flow.urgent = flow, self._urgent
         return True
 
+    @property
+    def begun(self) -> bool:
+        """True if a thread downloads the piece."""
+        return self._flow is not None
+
+    @property
+    def urgent(self) -> bool:
+        """True if a reader waits for the piece."""
+        return self._urgent
+
     def promote(self) -> bool:
         """Note that a reader waits for the piece by now. True: it is queued behind what no reader waits for."""
         if self._urgent:
@@ -205,6 +215,7 @@ class Source:
     # guarded by: lock
     coming: RangeSet = field(default_factory=RangeSet)  # ranges of `pieces`
     pieces: list[Piece] = field(default_factory=list)  # queued, or under way
+    later: deque[Piece] = field(default_factory=deque)  # of `pieces`, those past a limit, in order
     wanted: list[Range] = field(default_factory=list)  # ranges that readers wait for: not to be released
     windows: Windows = field(default_factory=Windows)
     begun: bool = False  # a read has requested bytes
@@ -222,12 +233,28 @@ class Source:
         """Return the pieces that bring bytes of [start, stop). With `lock` held."""
         return [piece for piece in self.pieces if piece.start < stop and start < piece.stop]
 
-    def remove(self, piece: Piece) -> None:
-        """Remove a piece whose download has ended. With `lock` held."""
+    def begin(self, piece: Piece, flow: Flow, limit: int) -> bool:
+        """Note that a thread downloads a piece, as `flow`. With `lock` held. False: it is not to.
+
+        A piece that no reader waits for is kept for later while `limit` others of the file are under way: a GET past
+        them would open a connection, on which TCP starts slowly, while one that is used comes free.
+        """
+        if not piece.urgent and sum(other.begun for other in self.pieces) >= limit:
+            self.later.append(piece)
+            return False
+        return piece.begin(flow)
+
+    def remove(self, piece: Piece) -> Piece | None:
+        """Remove a piece whose download has ended; return one that was kept for later. With `lock` held."""
         self.pieces.remove(piece)
         self.coming.remove(piece.start, piece.stop)
         for other in self.pieces if piece.hedged else ():
             self.coming.add(other.start, other.stop)
+        while self.later:
+            following = self.later.popleft()
+            if not following.begun and following in self.pieces:
+                return following
+        return None
 
     def measured(self, clock: Clock, hedges: Hedges, piece: Piece, at: int, kind: int) -> Measured:
         """Measure the GET inside the block, which downloads a piece from byte `at` on."""
@@ -258,7 +285,7 @@ class Measured:
         self._now_s = now_s
         self._hedges = hedges
         self._piece = piece
-        self._begun_s = now_s()
+        self._begun_s = self._since_s = now_s()  # of the GET, and of its sample
         self._held_s = piece.held_s(self._begun_s)
         self._arrived_before = source.windows.rate.arrived
         self._has_bytes = False
@@ -272,6 +299,8 @@ class Measured:
             self._hedges.first_byte(kind, took_s)
         with self._source.lock:
             self._source.windows.rate.add(size)
+            if now_s - self._since_s >= SAMPLE_S:
+                self._sample(now_s)
             self._piece.heard(size, now_s)
             if hidden and not self._piece.hide():
                 raise Abandoned
@@ -280,5 +309,12 @@ class Measured:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with self._source.lock:
-            self._source.windows.rate.ended(self._arrived_before, self._now_s() - self._begun_s)
+        if self._since_s == self._begun_s:
+            with self._source.lock:
+                self._sample(self._now_s())
+
+    def _sample(self, now_s: float) -> None:
+        """Count a sample of the rate, and begin the next one. With the Source's lock held."""
+        rate = self._source.windows.rate
+        rate.sample(self._arrived_before, now_s - self._since_s)
+        self._since_s, self._arrived_before = now_s, rate.arrived

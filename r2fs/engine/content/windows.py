@@ -5,13 +5,15 @@ Never:   downloads, or knows which bytes are in the file.
 Locks:   none: a Source's is held by the caller.
 
 The first read of a sequence requests at most FIRST bytes: a program that reads a header alone gets it soon, and pays for
-no more. The second one opens a window of SECOND bytes. Once PIECE bytes have been read in a row, the window holds what
-arrives in AHEAD_S at the measured rate: on a fast line enough that no connection pauses, on a slow one so little that
-other readers wait no longer than that.
+no more. The second one opens a window of SECOND bytes; so does a first one of more than FIRST bytes at the file's
+begin, as programs that copy send it. Once PIECE bytes have been read in a row, the window holds what arrives in AHEAD_S
+at the measured rate: on a fast line enough that no connection pauses, on a slow one so little that other readers wait
+no longer than that.
 
 A window comes by several GETs at once. They end at multiples of their size, as the blocks do in which servers store
 objects: a part of a block costs a server as much as all of it (measured: SeaweedFS serves 256 MiB by GETs of 16 MiB for
-half the CPU of GETs of 4 MiB). A far server sends faster over more connections, a near one does not.
+half the CPU of GETs of 4 MiB). A far server sends faster over more connections, a near one does not. On each of them
+TCP starts slowly, so that the first window comes from a far server by as many GETs as later ones will use connections.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ FIRST = 512 << 10  # bytes: a fast link's rate times its latency
 SECOND = 16 << 20  # bytes of the window at the second read in a row
 MOST = 128 << 20  # bytes of the largest window
 AHEAD_S = 2.0  # of a line's rate: the most that is requested ahead, so that other readers wait no longer
-PIECE = 4 << 20  # bytes of the smallest GET of a window: shorter ones end while TCP still starts slowly
+OPENING = 1 << 20  # bytes of the smallest GET of a first window
+PIECE = 4 << 20  # bytes of the smallest GET of a later one: shorter ones end while TCP still starts slowly
 LARGEST_PIECE = 16 << 20  # bytes: larger ones cost a server hardly less
 NEAR_S = 0.02  # time to the first byte up to which a server is near
 NEAR_GETS = 4  # of a window on a near server
@@ -41,13 +44,15 @@ _SUFFIXES = (
     "wav webm webp wma wmv wv"
 )
 MEDIA = frozenset(_SUFFIXES.split())
-SAMPLES = 8  # GETs by which the rate is known
+SAMPLES = 8  # by which the rate is known
+SAMPLE_S = 0.05  # of a GET: twice as much arrives in the next round trip, while TCP starts
 
 
 class Rate:
     """Measured bytes a second of a file's downloads together.
 
-    Each GET is a sample: the bytes of all GETs that arrived during it, by its duration (as TCP's BBR measures).
+    Each SAMPLE_S of a GET, or a shorter GET, is a sample: the bytes of all GETs that arrived during it, by its duration
+    (as TCP's BBR measures).
     """
 
     def __init__(self) -> None:
@@ -57,8 +62,8 @@ class Rate:
     def add(self, size: int) -> None:
         self.arrived += size
 
-    def ended(self, arrived_before: int, seconds: float) -> None:
-        """Count a GET that took `seconds`. `arrived_before`: `arrived` at its begin."""
+    def sample(self, arrived_before: int, seconds: float) -> None:
+        """Count a sample that took `seconds`. `arrived_before`: `arrived` at its begin."""
         if seconds > 0 and self.arrived > arrived_before:
             self._rates.append((self.arrived - arrived_before) / seconds)
 
@@ -74,9 +79,9 @@ def tail(key: str, size: int) -> Range:
     return (size - TAIL if size > BOTH_ENDS and dot and suffix.lower() in MEDIA else size), size
 
 
-def piece_of(window: int, gets: int) -> int:
+def piece_of(window: int, gets: int, least: int = PIECE) -> int:
     """Return the bytes of each GET of a window that comes by `gets` of them or fewer: a power of two."""
-    wanted = min(max(PIECE, window // gets), LARGEST_PIECE, window // 2)
+    wanted = min(max(least, window // gets), LARGEST_PIECE, window // 2)
     return 1 << (wanted.bit_length() - 1)
 
 
@@ -84,7 +89,7 @@ def piece_of(window: int, gets: int) -> int:
 class Sequence:
     """Reads that follow each other."""
 
-    begun: int  # end of the first read
+    begun: int  # end of a first read that may be a header; else its begin
     expected: int  # offset of the next read
     requested: int  # end of the range requested ahead
     window: int = FIRST
@@ -122,7 +127,11 @@ class Windows:
         """
         sequence = self._continued(start)
         if sequence is None:
-            return self._begun(start, stop, size)
+            sequence = self._begun(start)
+            if start or stop <= FIRST:
+                sequence.begun = sequence.expected = stop
+                sequence.requested = min(max(stop, start + FIRST), size)
+                return Ahead(sequence, (stop, sequence.requested))
         self._sequences.remove(sequence)
         self._sequences.append(sequence)
         advances = stop > sequence.expected
@@ -131,24 +140,26 @@ class Windows:
             return Ahead(sequence, (stop, min(max(stop, start + FIRST), size) if lost else stop))
         if lost:
             sequence.requested = stop
-        wanted = self.rate.bytes_per_s * AHEAD_S if sequence.expected - sequence.begun >= PIECE else 0
-        sequence.window = min(max(SECOND, int(wanted)), limit, MOST, gets * LARGEST_PIECE)
+        is_long = sequence.expected - sequence.begun >= PIECE
+        wanted = int(self.rate.bytes_per_s * AHEAD_S) if is_long else 0
+        sequence.window = min(max(SECOND, wanted), limit, MOST, gets * LARGEST_PIECE)
         piece = piece_of(sequence.window, gets)
         begin, end = max(sequence.requested, stop), min(stop + sequence.window, size)
         if end < size:
             end -= end % piece
         sequence.requested = max(begin, end)
+        if not is_long:
+            piece = piece_of(sequence.window, gets, OPENING)
         return Ahead(sequence, (begin, sequence.requested), piece)
 
     def _continued(self, start: int) -> Sequence | None:
         near = [(at, one) for one in self._sequences if (at := one.distance(start)) is not None]
         return min(near, key=lambda each: each[0])[1] if near else None
 
-    def _begun(self, start: int, stop: int, size: int) -> Ahead:
+    def _begun(self, start: int) -> Sequence:
         """Begin a sequence. What the others have requested ahead may be cancelled: the reader is elsewhere."""
         for other in self._sequences:
             other.cancelled += 1
         del self._sequences[: max(0, len(self._sequences) - SEQUENCES + 1)]
-        end = min(max(stop, start + FIRST), size)
-        self._sequences.append(Sequence(stop, stop, end))
-        return Ahead(self._sequences[-1], (stop, end))
+        self._sequences.append(Sequence(start, start, start))
+        return self._sequences[-1]

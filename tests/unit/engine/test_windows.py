@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from r2fs.disk import filecalls
+from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content import windows
+from r2fs.engine.content.source import Hedges, Piece, Source
 from r2fs.engine.content.windows import (
     AHEAD_S,
     FAR_GETS,
@@ -20,12 +23,16 @@ from r2fs.engine.content.windows import (
     NEAR,
     NEAR_GETS,
     PIECE,
+    SAMPLE_S,
     SECOND,
     Rate,
     Sequence,
     Windows,
 )
 from r2fs.model.errors import LocalError, ReadFailed
+from r2fs.model.flow import Flow
+from r2fs.model.records import Version
+from tests.support.clocks import SystemClock
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryDownload, MemoryStore
 
@@ -70,15 +77,39 @@ class Reads:
         for _ in range(windows.SAMPLES):
             before = self.windows.rate.arrived
             self.windows.rate.add(int(bytes_per_s))
-            self.windows.rate.ended(before, 1.0)
+            self.windows.rate.sample(before, 1.0)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Source]:
+    content = SparseFile.hollow(tmp_path / "long.wav", SIZE)
+    yield Source(Version("long.wav", "etag", SIZE), content, lambda info: None, lambda version: None)
+    content.close()
 
 
 # ---- windows, pure
 def test_a_first_read_requests_little_and_the_second_a_window_of_four_pieces() -> None:
-    reads = Reads()
+    reads = Reads(gets=NEAR_GETS)
     assert reads.read(0) == (READ, FIRST)
     assert reads.read(READ) == (FIRST, SECOND)
     assert reads.pieces[-1] == PIECE
+
+
+def test_the_first_window_from_a_far_server_comes_over_as_many_connections_as_later_ones() -> None:
+    reads = Reads(gets=FAR_GETS)
+    reads.through(0, 2 * READ)
+    assert reads.pieces[-1] * FAR_GETS == SECOND
+    reads.through(2 * READ, 2 * PIECE)
+    assert reads.pieces[-1] == PIECE
+
+
+def test_a_first_read_too_long_for_a_header_opens_a_window() -> None:
+    reads = Reads()
+    assert reads.read(0, FIRST + 4096) == (FIRST + 4096, SECOND)
+    reads = Reads()
+    assert reads.read(PIECE, MIB) is None, "elsewhere it may be one of many"
+    reads = Reads(limit=0)
+    assert reads.read(0, MIB) is None, "the user wants none"
 
 
 @pytest.mark.parametrize("size", [READ, READ - 4096, MIB, 3 * MIB + 1])
@@ -243,15 +274,15 @@ def test_a_rate_counts_what_all_downloads_brought_together() -> None:
     assert rate.bytes_per_s == 0.0
     first, second = rate.arrived, rate.arrived
     rate.add(600)
-    rate.ended(first, 2.0)
+    rate.sample(first, 2.0)
     assert rate.bytes_per_s == 300.0
     rate.add(1000)
-    rate.ended(second, 4.0)
+    rate.sample(second, 4.0)
     assert rate.bytes_per_s == 400.0
     for _ in range(windows.SAMPLES):
         before = rate.arrived
         rate.add(10)
-        rate.ended(before, 1.0)
+        rate.sample(before, 1.0)
     assert rate.bytes_per_s == 10.0, "old samples are forgotten"
 
 
@@ -259,8 +290,43 @@ def test_a_rate_counts_what_all_downloads_brought_together() -> None:
 def test_a_get_without_bytes_or_time_is_no_sample(size: int, seconds: float) -> None:
     rate = Rate()
     rate.add(size)
-    rate.ended(0, seconds)
+    rate.sample(0, seconds)
     assert rate.bytes_per_s == 0.0
+
+
+@pytest.mark.parametrize(
+    ("chunks_s", "bytes_per_s"),
+    [
+        ((0.01, 0.02), 4 / 0.03),  # a short GET is one sample
+        ((SAMPLE_S, SAMPLE_S, 0.001), 2 / SAMPLE_S),  # the end of a long one is none
+        ((SAMPLE_S, 2 * SAMPLE_S), 2 / SAMPLE_S),
+    ],
+)
+def test_a_long_get_is_sampled_before_its_end(
+    source: Source, monkeypatch: pytest.MonkeyPatch, chunks_s: tuple[float, ...], bytes_per_s: float
+) -> None:
+    clock, now_s = SystemClock(), 0.0
+    monkeypatch.setattr(clock, "monotonic", lambda: now_s)
+    with source.measured(clock, Hedges(), Piece(0, SIZE), 0, KIB) as measured:
+        for each in chunks_s:
+            now_s += each
+            measured.arrived(2, KIB, False)
+    assert source.windows.rate.bytes_per_s == pytest.approx(bytes_per_s)
+
+
+# ---- GETs under way
+def test_no_more_gets_of_a_file_are_under_way_than_the_limit(source: Source) -> None:
+    limit = 3
+    pieces = [Piece(at * MIB, (at + 1) * MIB, urgent=False) for at in range(7)]
+    source.add(pieces)
+    assert [source.begin(piece, Flow(), limit) for piece in pieces] == [True] * limit + [False] * 4
+    assert pieces[4].promote() and source.begin(pieces[4], Flow(), limit), "a reader waits for it"
+    assert source.remove(pieces[4]) is pieces[3]
+    assert not source.begin(pieces[3], Flow(), limit), "others are under way still"
+    assert source.remove(pieces[0]) is pieces[5]
+    assert source.begin(pieces[5], Flow(), limit)
+    assert pieces[6].promote() and source.begin(pieces[6], Flow(), limit)
+    assert source.remove(pieces[1]) is pieces[3], "the one that has begun meanwhile is passed over"
 
 
 # ---- wired
@@ -293,7 +359,7 @@ def store() -> Iterator[Ranges]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows and pieces a sixteenth."""
-    for name in ("FIRST", "PIECE", "LARGEST_PIECE", "SECOND", "MOST", "NEAR"):
+    for name in ("FIRST", "OPENING", "PIECE", "LARGEST_PIECE", "SECOND", "MOST", "NEAR"):
         monkeypatch.setattr(windows, name, getattr(windows, name) // 16)
 
 
