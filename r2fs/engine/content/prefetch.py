@@ -112,9 +112,12 @@ class Prefetch:
         self._forget_unwanted()
 
     def read(self, node: Node, start: int, stop: int) -> None:
-        """Note a read of a file that had missing bytes when it was opened. With Core.lock held."""
-        if node.parent is not None and node.base is not None:
-            self._siblings.read(node.parent.ino, node.name, node.base.size, start, stop)
+        """Note a read of a file that had missing bytes when it was opened. With Core.lock held; then `start`."""
+        parent, base = node.parent, node.base
+        if parent is None or parent.listing is None or base is None or self._core.frugal:
+            return
+        if self._siblings.read(parent.ino, node.name, base.size, start, stop):
+            self._choose(parent.ino, parent.listing.children)
 
     def _size(self, node: Node | None, reads: Reads) -> int:
         """Return the bytes of a file that may be downloaded ahead, from its begin on; 0: none."""

@@ -5,14 +5,15 @@ Owns:    the last opens in a few directories, and how much the program reads of 
 Never:   downloads (`content/prefetch.py`), or keeps a reference to an inode.
 Locks:   every method is called with Core.lock held.
 
-A run begins at the second open in order: 1 to GAP names after the one before. It first chooses FIRST names, so that
-two neighbours opened by chance cost two GETs. Each chosen name that is opened widens the window, up to MOST names.
+A run begins at the second open in order: 1 to GAP names after the one before; in a directory of MANY names or more, at
+the first open, if that is of one of its first GAP names. It first chooses FIRST names, so that two neighbours opened by
+chance cost two GETs. Each chosen name that is opened widens the window, up to MOST names.
 Any other open ends the run; an open of one of the GAP names before changes nothing, since threads overtake each other.
 New names are chosen once half of the window has been opened, so that most opens cost no search.
 Names chosen in vain are surplus. A directory with more surplus than half of its names has to show a longer run first.
 
 A program that fills a list of takes reads the beginnings of its files alone. The reads of the last file tell how much
-of the next ones is worth a download.
+of the next ones is worth a download; the first read of a run that tells anything chooses names by itself.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import islice, takewhile
 
 log = logging.getLogger(__name__)
 
 GAP = 3  # names: of files that a program passes over, such as those of another type
+MANY = 8  # names of a directory whose first one is hardly opened by chance
 FIRST = 2  # names chosen at the begin of a run
 STEP = 8  # names in the window after the first that was opened; then it doubles
 MOST = 64  # names in the largest window
@@ -127,11 +129,16 @@ class Siblings:
         directory = self._directories.get(ino)
         return directory is not None and directory.run > 0 and directory.reads.head is not None
 
-    def read(self, ino: int, name: str, size: int, start: int, stop: int) -> None:
-        """Note a read of [start, stop) of a file of `size` bytes in directory `ino`."""
+    def read(self, ino: int, name: str, size: int, start: int, stop: int) -> bool:
+        """Note a read of [start, stop) of a file of `size` bytes in directory `ino`. True: names are to be chosen."""
         directory = self._directories.get(ino)
-        if directory is not None and directory.last == name:
-            directory.reads.add(name, size, start, stop)
+        if directory is None or directory.last != name:
+            return False
+        directory.reads.add(name, size, start, stop)
+        if directory.looked_for != 0 or not directory.reads.head:
+            return False
+        directory.looked, directory.looked_for = "", directory.reads.head
+        return directory.run >= directory.needed
 
     def opened(self, ino: int, name: str, cold: bool, children: Collection[str]) -> bool:
         """Note an open in directory `ino`. True: names are to be chosen.
@@ -140,9 +147,7 @@ class Siblings:
         """
         directory = self._directories.get(ino)
         if directory is None:
-            if cold:
-                self._remember(ino, name)
-            return False
+            return cold and self._remember(ino, name, children)
         self._directories.move_to_end(ino)
         hit = directory.take(name) is not None
         if name == directory.last:
@@ -188,11 +193,19 @@ class Siblings:
                 chosen.append(directory.ahead[name])
         return chosen
 
-    def _remember(self, ino: int, name: str) -> None:
-        self._directories[ino] = _Directory(name)
+    def _remember(self, ino: int, name: str, children: Collection[str]) -> bool:
+        """True if a run begins."""
+        directory = self._directories[ino] = _Directory(name)
         if len(self._directories) > DIRECTORIES:
-            oldest, directory = self._directories.popitem(last=False)
-            self._give_up(oldest, directory, len(directory.ahead))
+            oldest, forgotten = self._directories.popitem(last=False)
+            self._give_up(oldest, forgotten, len(forgotten.ahead))
+        before = (one for one in children if one < name)
+        if not MANY <= len(children) <= LARGEST or len(list(islice(before, GAP))) == GAP:
+            return False
+        directory.names = sorted(children)
+        directory.at = bisect_left(directory.names, name)
+        directory.run = 1
+        return True
 
     def _give_up_passed(self, ino: int, directory: _Directory, at: int) -> None:
         """Give up the names that a run has passed over: those more than GAP before index `at`."""

@@ -225,6 +225,8 @@ class Files:
             content = self._contents.of(file.node)
             if file.rule is None:
                 self._prefetch.read(file.node, offset, offset + size)
+        if file.rule is None:
+            self._prefetch.start()
         while True:
             if source is not None:
                 if file.restored:

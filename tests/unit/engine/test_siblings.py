@@ -14,7 +14,7 @@ import pytest
 from r2fs.engine.content import prefetch
 from r2fs.engine.content.disk_space import Disk
 from r2fs.engine.content.jobs import AHEAD
-from r2fs.engine.content.siblings import DIRECTORIES, FIRST, GAP, LARGEST, MOST, STEP, Chosen, Siblings
+from r2fs.engine.content.siblings import DIRECTORIES, FIRST, GAP, LARGEST, MANY, MOST, STEP, Chosen, Siblings
 from r2fs.engine.content.source import Hedges
 from r2fs.model.errors import R2fsError, Unavailable
 from r2fs.model.ports import NoKernelCache
@@ -22,6 +22,7 @@ from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryDownload, MemoryStore
 
 NAMES = [f"{n:04}.wav" for n in range(1000)]
+BEFORE = [f"!{n}.txt" for n in range(GAP)]  # the first names of a directory, which are not opened
 LIMIT = 64 << 20
 
 
@@ -44,7 +45,7 @@ class Program:
 
     def __init__(self, siblings: Siblings | None = None, size: int = 4096, limit: int = LIMIT) -> None:
         self.siblings = siblings or Siblings()
-        self.names = list(NAMES)
+        self.names = [*BEFORE, *NAMES]
         self.size = size
         self.limit = limit
         self.chosen: list[int] = []
@@ -68,6 +69,36 @@ def test_a_run_begins_at_the_second_file() -> None:
     program = Program()
     assert program.open(10) == []
     assert program.open(11) == [12, 13][:FIRST]
+
+
+@pytest.mark.parametrize("at", range(GAP + 1))
+@pytest.mark.parametrize("count", [MANY - 1, MANY, 1000])
+def test_one_of_the_first_names_of_many_begins_a_run(at: int, count: int) -> None:
+    names = NAMES[:count]
+    chosen = choose(Siblings(), 1, names[at], names)
+    begins = at < GAP and count >= MANY
+    assert [one.name for one in chosen] == (names[at + 1 : at + 1 + FIRST] if begins else [])
+
+
+def test_the_first_name_opened_by_chance_costs_few_downloads() -> None:
+    siblings = Siblings()
+    assert len(choose(siblings, 1, NAMES[0], NAMES)) == FIRST
+    assert not choose(siblings, 1, NAMES[500], NAMES)
+    assert siblings.surplus == FIRST
+    assert not choose(siblings, 1, NAMES[0], NAMES) and not choose(siblings, 1, NAMES[1], NAMES)
+
+
+def test_the_first_read_of_a_run_chooses_names_once_it_shows_how_much() -> None:
+    siblings = Siblings()
+
+    def names() -> list[str]:
+        return [one.name for one in siblings.choose(1, lambda name, reads: reads.head or 0, LIMIT)]
+
+    assert siblings.opened(1, NAMES[0], True, NAMES) and names() == []
+    assert siblings.read(1, NAMES[0], 1 << 20, 0, 65536) and names() == NAMES[1 : 1 + FIRST]
+    assert not siblings.read(1, NAMES[0], 1 << 20, 65536, 131072), "once"
+    assert not siblings.opened(2, NAMES[7], True, NAMES)
+    assert not siblings.read(2, NAMES[7], 1 << 20, 0, 65536), "no run"
 
 
 def test_the_window_grows_with_each_file_that_was_expected() -> None:
@@ -189,9 +220,9 @@ def test_others_are_not_chosen() -> None:
 
 def test_names_that_come_and_go() -> None:
     program = Program()
-    program.names = NAMES[::2]
+    program.names = [*BEFORE, *NAMES[::2]]
     program.open(0)
-    program.names = NAMES[:]
+    program.names = [*BEFORE, *NAMES]
     assert program.open(3) == [4, 5]  # is new: the names are sorted again
 
 
@@ -516,7 +547,7 @@ def test_beginnings_are_fetched_ahead_where_no_more_is_read(
     monkeypatch.setattr(Hedges, "soonest_s", lambda hedges: 0.04)
     engine = make(freshness_s=3600.0, small_file=small_file)
     names = fill(store, size=MIDDLE, count=40)
-    assert read_parts(engine, store, names, parts) <= 10 + 4 * (len(parts) - 1)
+    assert read_parts(engine, store, names, parts) <= 5 + 5 * (len(parts) - 1)
     settled(engine)
     assert len(store.gets()) <= len(names) * len(parts) + 2
     assert engine.prefetch.surplus == 0
