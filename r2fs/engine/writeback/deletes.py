@@ -29,6 +29,7 @@ from r2fs.model.records import ObjectInfo, PendingDelete
 log = logging.getLogger(__name__)
 
 LOCAL_RETRY_S = 15.0  # after a failure of this host's disk
+MANY = 100  # deletes that wait for no delay: the LIST before them costs each little
 
 
 @dataclass(slots=True)
@@ -54,7 +55,8 @@ class Deletes:
         self._windows: dict[str, Window] = {}  # by bucket
 
     def add_locked(self, row: PendingDelete) -> None:
-        """Make a pending delete due after the delay, together with all others of its window.
+        """Make a pending delete due after the delay, or at the first pause after MANY, together with all others of its
+        window.
 
         While a program removes name after name the window stays open, for a second delay at most.
         """
@@ -70,6 +72,9 @@ class Deletes:
         else:
             window.others.append(item)
             window.latest_s = now
+            if len(window.others) + 1 == MANY:
+                end_s = window.begun_s + self._core.settings.upload_delay_s
+                self._queue.add_locked(window.first, min(now + QUIET_S, end_s))
 
     def _stays_open_locked(self, item: Item, now: float) -> bool:
         """True if the item is the first of a window that stays open. A window that ends makes its others due."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from r2fs.engine.writeback.deletes import MANY
 from r2fs.engine.writeback.queue import QUIET_S
 from r2fs.model.errors import (
     BadCredentials,
@@ -453,6 +454,28 @@ def test_a_delete_of_the_version_that_an_upload_replaced_ends_with_the_upload(
 
 
 # ------------------------------------------------------------------ sent together
+@pytest.mark.parametrize(("names", "waits"), [(MANY - 1, True), (MANY, False), (3 * MANY, False)])
+def test_many_names_go_at_the_first_pause(make: MakeEngine, store: MemoryStore, names: int, waits: bool):
+    for number in range(names):
+        store.set(f"{number:03}", b"x")
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock, upload_delay_s=60.0, freshness_s=600.0)
+    engine.listdir()
+    store.calls.clear()
+    for number in range(names):
+        engine.unlink(f"{number:03}")
+        pump(engine)
+        clock.advance(QUIET_S / 4)
+    assert not store.count("delete_many"), "the program has not paused"
+    clock.advance(QUIET_S)
+    pump(engine)
+    assert store.count("delete_many") == (not waits)
+    clock.advance(60.0)
+    pump(engine)
+    assert (store.count("delete_many"), store.count("list")) == (1, 1)
+    assert not store.keys()
+
+
 @pytest.mark.parametrize(("names", "requests"), [(12, 1), (40, 2)])
 def test_names_removed_one_after_another_go_once_the_program_pauses_or_after_twice_the_delay(
     make: MakeEngine, store: MemoryStore, names: int, requests: int
