@@ -274,11 +274,11 @@ def new_file(path: Path, size: int) -> int:
     fd = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
     try:
         if size:  # ftruncate to 0 would make ext4 write the file out at close (auto_da_alloc)
-            resize(fd, size, path)
-    except BaseException:
+            os.ftruncate(fd, size)
+    except OSError as error:
         os.close(fd)
         os.unlink(path)
-        raise
+        raise local_error(error, path) from error
     return fd
 
 

@@ -37,7 +37,9 @@ class OpenFile:
         self.path = path
         self._fd = fd
         self._mode = mode
-        self._read_failed = False
+        self.read_failed = (
+            False  # False → True only: the disk failed to read the file, which is not to be kept
+        )
 
     @property
     def fd(self) -> int:
@@ -58,15 +60,10 @@ class OpenFile:
     def closed(self) -> bool:
         return self._fd < 0
 
-    @property
-    def read_failed(self) -> bool:
-        """True if the disk failed to read the file: it is not to be kept."""
-        return self._read_failed
-
     def distrust(self) -> None:
         """Note a failed read, for good."""
         with self._ready:
-            self._read_failed = True
+            self.read_failed = True
 
     def close(self) -> None:
         """Close the descriptor. Idempotent; a wait for bytes ends with ContentClosed."""
@@ -148,21 +145,11 @@ class BaseBytes(OpenFile):
         self.in_memory = False  # without a name on the disk
         self._map = ranges  # of a complete file: its own ranges count alone, while it is watched
         self._streams = False  # present ranges may be given back, so that it never becomes complete
-        self._files = 0  # counts the files behind the descriptor: bytes held in one are not in the next
-        self._complete = complete or ranges.is_whole  # False → True only
-
-    @property
-    def complete(self) -> bool:
-        """True if every byte is present, for good."""
-        return self._complete
-
-    @property
-    def files(self) -> int:
-        """Number of the file behind the descriptor; bytes held in an earlier one are void."""
-        return self._files
+        self.files = 0  # counts the files behind the descriptor: bytes held in an earlier one are void
+        self.complete = complete or ranges.is_whole  # False → True only: every byte is present
 
     def stat(self) -> os.stat_result:
-        return os.fstat(self.fd) if self._complete else super().stat()  # nothing fills a complete file
+        return os.fstat(self.fd) if self.complete else super().stat()  # nothing fills a complete file
 
     def fill(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write downloaded bytes of the base version: into holes only, below `base_limit`."""
@@ -175,9 +162,9 @@ class BaseBytes(OpenFile):
     def accept(self, start: int, stop: int, files: int) -> bool:
         """Count [start, stop), which `hold` wrote, as present. False: the file was replaced since `files` was read."""
         with self._ready:
-            if self._complete:
+            if self.complete:
                 return True
-            if files != self._files:
+            if files != self.files:
                 return False
             self._map.add_base(start, stop)
             self._settle_locked()
@@ -189,7 +176,7 @@ class BaseBytes(OpenFile):
         Without effect on a file system that cannot, or has no room: the write of a byte finds that, too.
         """
         with self._ready:
-            if self._complete or self.in_memory or self.closed:
+            if self.complete or self.in_memory or self.closed:
                 return
             with self._same_times_locked():
                 for hole in self._holes_locked(start, stop):
@@ -203,7 +190,7 @@ class BaseBytes(OpenFile):
     def trim(self, start: int, stop: int) -> None:
         """Give back what `prepare` allocated for bytes of [start, stop) that did not arrive. None of them may be held."""
         with self._ready:
-            if self._complete or self.in_memory or self.closed:
+            if self.complete or self.in_memory or self.closed:
                 return
             with self._same_times_locked():
                 for hole in self._holes_locked(start, stop):
@@ -214,10 +201,8 @@ class BaseBytes(OpenFile):
         return self._map.present.missing(start, min(stop, self._map.base_limit, self._map.size))
 
     def _fill(self, offset: int, data: bytes | bytearray | memoryview, seen: bool) -> None:
-        if self.complete:
-            return
         with self._ready:
-            if self._complete:
+            if self.complete:
                 return
             view = memoryview(data)
             try:
@@ -250,5 +235,5 @@ class BaseBytes(OpenFile):
     def _settle_locked(self) -> None:
         """Mark the file complete if its last hole is filled, and wake waiting threads. Called after a change of the map."""
         if not self._streams and self._map.is_whole:
-            self._complete = True
+            self.complete = True
         self._ready.notify_all()

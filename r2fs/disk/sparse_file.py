@@ -89,7 +89,7 @@ class SparseFile(BaseBytes):
     @property
     def size(self) -> int:
         """Bytes: of a complete file as fstat says, since others may write to it."""
-        return os.fstat(self.fd).st_size if self._complete else self._map.size
+        return os.fstat(self.fd).st_size if self.complete else self._map.size
 
     @property
     def base_limit(self) -> int:
@@ -103,14 +103,14 @@ class SparseFile(BaseBytes):
 
     def missing(self, start: int, stop: int) -> list[Range]:
         """Return the holes in [start, stop), in order. There are none past the end."""
-        if self._complete:
+        if self.complete:
             return []
         with self._ready:
             return self._map.present.missing(start, min(stop, self._map.size))
 
     def covers(self, start: int, stop: int) -> bool:
         """True if no byte of the file is missing in [start, stop)."""
-        if self._complete:
+        if self.complete:
             return True
         with self._ready:
             return self._map.present.covers(start, min(stop, self._map.size))
@@ -125,7 +125,7 @@ class SparseFile(BaseBytes):
     def own_ranges(self) -> tuple[RangeSet, int] | None:
         """Return this host's ranges and `base_limit`; None for a complete file that others may write to."""
         with self._ready:
-            if self._complete and not self._watched:
+            if self.complete and not self._watched:
                 return None
             return self._map.own.copy(), self._map.base_limit
 
@@ -137,7 +137,7 @@ class SparseFile(BaseBytes):
 
     def snapshot(self) -> Snapshot:
         """Return copies of the maps, as `adopt` accepts them."""
-        if self._complete:
+        if self.complete:
             size = self.size
             return Snapshot(RangeSet([(0, size)]), RangeSet([(0, size)]), 0)
         with self._ready:
@@ -146,7 +146,7 @@ class SparseFile(BaseBytes):
     def check(self) -> None:
         """Raise AssertionError where an invariant is broken. For tests."""
         with self._ready:
-            if self._complete:
+            if self.complete:
                 return
             assert self._streams or not self._map.is_whole, "complete, but not marked so"
             self._map.check()
@@ -155,7 +155,7 @@ class SparseFile(BaseBytes):
     def here(self) -> RangeSet:
         """Return a copy of the present ranges."""
         with self._ready:
-            return RangeSet([(0, self._map.size)]) if self._complete else self._map.present.copy()
+            return RangeSet([(0, self._map.size)]) if self.complete else self._map.present.copy()
 
     @property
     def streams(self) -> bool:
@@ -168,7 +168,7 @@ class SparseFile(BaseBytes):
         The caller drops the cache's entry of a linked file: both are the same file.
         """
         with self._ready:
-            if self._complete or self._map.own or self._kept or self.closed:
+            if self.complete or self._map.own or self._kept or self.closed:
                 return False
             self._streams = True
             return True
@@ -188,7 +188,7 @@ class SparseFile(BaseBytes):
         Raises NoSpace for a file that does not stream any more: it has been opened for writing.
         """
         with self._ready:
-            if self._complete or self._map.own or not self._streams:
+            if self.complete or self._map.own or not self._streams:
                 raise NoSpace(f"{self.path}: is to stay on this disk, which has no room for it")
             self._renew_locked(filecalls.memory_file(self.path, self._map.size), self.path, held)
             self._streams = self.in_memory = True
@@ -203,7 +203,7 @@ class SparseFile(BaseBytes):
             os.close(fd)
         self._map.present = RangeSet()
         self._released += 1
-        self._files += not held
+        self.files += not held
 
     # -------------------------------------------------------------- reading
     def read(self, offset: int, size: int) -> bytes:
@@ -214,10 +214,10 @@ class SparseFile(BaseBytes):
                 holes = self._map.present.missing(offset, stop)
                 if holes:
                     raise ValueError(f"{self.path.name}: bytes {holes[0][0]}-{holes[0][1]} are not here")
-                released, complete = self._released, self._complete
+                released = self._released
             data = filecalls.pread_all(self.fd, max(0, stop - offset), offset, self.path)
             with self._ready:
-                if complete or released == self._released:
+                if released == self._released:
                     return data
         return filecalls.pread_all(self.fd, size, offset, self.path)
 
@@ -230,7 +230,7 @@ class SparseFile(BaseBytes):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._ready:
-            while not (self._complete or self._map.present.covers(start, min(stop, self._map.size))):
+            while not (self.complete or self._map.present.covers(start, min(stop, self._map.size))):
                 self.fd  # noqa: B018  (raises ContentClosed once closed)
                 if self._failure is not None:
                     raise self._failure.with_traceback(None)
@@ -259,7 +259,7 @@ class SparseFile(BaseBytes):
         """
         freed = 0
         with self._ready:
-            if self._complete or self.closed:
+            if self.complete or self.closed:
                 return 0
             for here in self._map.present.within(start, min(stop, self._map.base_limit)):
                 for clean in self._map.own.missing(*here):
@@ -271,16 +271,16 @@ class SparseFile(BaseBytes):
     # -------------------------------------------------------------- this host's bytes
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         """Write at `offset`; return the number of bytes. A gap after the old end becomes zeros."""
-        if not self._complete or self._watched:
+        if not self.complete or self._watched:
             with self._ready:
-                if not self._complete or self._watched:
+                if not self.complete or self._watched:
                     return self._write_locked(offset, data)
         return filecalls.write(self.fd, data, offset, self.path)
 
     def append(self, data: bytes | bytearray | memoryview) -> int:
         """Write at the end, atomically among appends through this object; return the number of bytes."""
         with self._ready:
-            if self._complete and not self._watched:
+            if self.complete and not self._watched:
                 return filecalls.write(self.fd, data, self.size, self.path)
             return self._write_locked(self.size, data)
 
@@ -289,7 +289,7 @@ class SparseFile(BaseBytes):
         with self._ready:
             self._changes += 1
             filecalls.resize(self.fd, size, self.path)
-            if self._complete and not self._watched:
+            if self.complete and not self._watched:
                 return
             self._map.resize(size)
             self._settle_locked()
@@ -303,7 +303,7 @@ class SparseFile(BaseBytes):
             self._changes += 1
             with self._or_unwatched_locked():
                 filecalls.zero(self.fd, start, stop, self.path)
-            if not self._complete or self._watched:
+            if not self.complete or self._watched:
                 self._released += 1  # a read under way may have seen old bytes and zeros
                 self._map.add_own(start, stop)
                 self._settle_locked()

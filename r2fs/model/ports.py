@@ -311,7 +311,8 @@ class Caller:
         """Raise WouldFetch, WouldWait or Interrupted as needed before a wait for the network."""
         if not self.may_fetch:
             raise WouldFetch
-        self.about_to_wait()
+        if not self.may_wait or self.cancelled is not None:
+            self.about_to_wait()
 
     def about_to_wait(self) -> None:
         """Raise WouldWait or Interrupted as needed before a slow operation on this host."""

@@ -96,7 +96,7 @@ class CleanCache:
         with self._content.lock:
             self._hits += taken is not None
             self._misses += taken is None
-        if taken is None:
+        if taken is None and misses.isEnabledFor(logging.INFO):
             shown = {"event": "cache_miss", "key": version.key}
             misses.info("%s: not in the cache", printable(version.key), extra=shown)
         return taken

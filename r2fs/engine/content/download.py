@@ -190,7 +190,8 @@ class Downloader:
 
     def _get(self, source: Source, version: Version, piece: Piece, start: int, check: _Check | None) -> int:
         """Send one GET; return its end, which is before the piece's if the answer was cut."""
-        log.debug("%s: asked for bytes %d to %d", printable(version.key), start, piece.stop)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s: asked for bytes %d to %d", printable(version.key), start, piece.stop)
         length = piece.stop - start
         size = self._chunk(length)
         with (

@@ -121,7 +121,8 @@ class Reader:
     def piece(self, source: Source, begin: int, size: int, caller: Caller, priority: int = URGENT) -> None:
         """Return when the PIECE from `begin` on is in the file of `size` bytes; AT_ONCE of them are under way."""
         self._fetch(source, (begin, min(begin + PIECE, size)), priority)
-        self._fetch(source, (begin + PIECE, min(begin + AT_ONCE * PIECE, size)), priority)
+        if begin + PIECE < size:
+            self._fetch(source, (begin + PIECE, min(begin + AT_ONCE * PIECE, size)), priority)
         self._wait(source, begin, min(begin + PIECE, size), caller, priority)
 
     def bring(self, source: Source, start: int, stop: int) -> None:
@@ -235,24 +236,21 @@ class Reader:
         content, limit = source.content, self._core.settings.read_timeout_s
         deadline = self._core.clock.monotonic() + limit
         sent_again = False
-        while content.missing(start, stop):
+        while not content.covers(start, stop):
             if self._core.stopping:
                 raise ReadFailed(f"{source.version.key}: not fetched: the mount is stopping")
-            if priority == URGENT:
-                self._promote(source, start, stop)
+            left = max(0.0, deadline - self._core.clock.monotonic())
+            pause_s = self._hasten(source, start, stop, priority == URGENT)
+            # before the limit: a failure says more than "not in time"
+            if content.wait_present(start, stop, min(left, pause_s or 0.0), caller.cancelled):
+                return
             if self._is_held(source, start, stop, priority):
                 deadline = self._core.clock.monotonic() + limit
-            left = max(0.0, deadline - self._core.clock.monotonic())
-            coming = not self._is_wanting(source, start, stop)
-            pause_s = min(left, self._hedge(source, start, stop)) if coming else 0.0
-            # before the limit: a failure says more than "not in time"
-            if content.wait_present(start, stop, pause_s, caller.cancelled):
-                return
-            if not left:
+            elif not left:
                 why = f": {source.trouble}" if source.trouble else ""
                 raise ReadFailed(f"{printable(source.version.key)}: not fetched within {limit:g} s{why}")
             caller.about_to_fetch()
-            if coming:
+            if pause_s is not None:
                 self._jobs.relieve()
                 continue
             if source.trouble is not None or sent_again:  # a transient error: no GET follows another at once
@@ -260,33 +258,26 @@ class Reader:
             sent_again = True
             self._fetch(source, (start, stop), SLOW if priority == SLOW else URGENT)
 
-    def _promote(self, source: Source, start: int, stop: int) -> None:
-        """Put the pieces that [start, stop) waits for before those that no reader waits for."""
-        with source.lock:
-            queued = [piece for piece in source.awaited(start, stop) if piece.promote()]
-        for piece in queued:
-            self._jobs.submit(partial(self._download, source, piece), URGENT)
+    def _hasten(self, source: Source, start: int, stop: int, urgent: bool) -> float | None:
+        """Send a second GET for each late one that [start, stop) waits for; if `urgent`, put its queued pieces before
+        those that no reader waits for.
 
-    def _is_held(self, source: Source, start: int, stop: int, priority: int) -> bool:
-        """True if a limit of bandwidth holds a piece that [start, stop) waits for, or others go before a slow one."""
-        if priority != SLOW and self._core.download_rate() is None:
-            return False
-        with source.lock:
-            return any(piece.held for piece in source.awaited(start, stop))
-
-    def _hedge(self, source: Source, start: int, stop: int) -> float:
-        """Send a second GET for each late one that [start, stop) waits for; return the seconds until one may be late."""
+        Return the seconds until a GET may be late; None: a part of the range is neither in the file nor under way.
+        """
         now_s, pause_s = self._core.clock.monotonic(), RESEND_S
-        if self._core.frugal:
-            return pause_s
+        seconds: list[Piece] = []
         with source.lock:
-            seconds = []
-            for piece in source.awaited(start, stop):
+            awaited = source.awaited(start, stop)
+            queued = [piece for piece in awaited if urgent and piece.promote()]
+            gaps = source.content.missing(start, stop)
+            wanting = any(source.coming.missing(*gap) for gap in gaps)
+            for piece in () if wanting or self._core.frugal else awaited:
                 second, left_s = piece.hedge(self._downloader.hedges, now_s)
                 pause_s = min(pause_s, pause_s if left_s is None else left_s)
                 if second is not None:
                     seconds.append(second)
-            source.add(seconds)
+            if seconds:
+                source.add(seconds)
         for second in seconds:
             log.info(
                 "%s: no answer for bytes %d to %d so far: asked for a second time",
@@ -294,8 +285,16 @@ class Reader:
                 second.start,
                 second.stop,
             )
-            self._jobs.submit(partial(self._download, source, second), URGENT)
-        return pause_s
+        for piece in queued + seconds:
+            self._jobs.submit(partial(self._download, source, piece), URGENT)
+        return None if wanting else pause_s
+
+    def _is_held(self, source: Source, start: int, stop: int, priority: int) -> bool:
+        """True if a limit of bandwidth holds a piece that [start, stop) waits for, or others go before a slow one."""
+        if priority != SLOW and self._core.download_rate() is None:
+            return False
+        with source.lock:
+            return any(piece.held for piece in source.awaited(start, stop))
 
     def _download(self, source: Source, piece: Piece) -> None:
         """Job: download a piece into the file, unless another job does; waiting readers get its error."""

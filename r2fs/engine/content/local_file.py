@@ -67,7 +67,7 @@ class Contents:
 
     def source(self, node: Node) -> Source | None:
         """Return the Source of the missing ranges; None for complete content."""
-        content = self.of(node)
+        content = node.content or self.of(node)
         if content.complete:
             return None
         source = self._sources.get(node.ino)
@@ -116,7 +116,8 @@ class Contents:
         if version is None:  # unlinked, and open since before a takeover
             raise Stale(f"{node.name} is gone")
         path = self._core.staging.link_path(node.ino)
-        taken = None if self._is_anothers(node, version) else self._taken(version, path, is_use)
+        is_anothers = version in self._pinned_by and self._is_anothers(node, version)
+        taken = None if is_anothers else self._taken(version, path, is_use)
         self.pin(node)
         self._stored_at_s[node.ino] = self._core.clock.time() if taken is None else taken.stored_at_s
         if taken is not None:

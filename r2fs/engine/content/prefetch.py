@@ -150,7 +150,7 @@ class Prefetch:
     def start(self) -> None:
         """Submit jobs for waiting files while slots are left. Without Core.lock: a job may run where it is submitted."""
         # looked at without the lock: an append meanwhile is followed by a `start` of its own
-        while self._has_slot():
+        while self._waiting and self._has_slot():
             with self._core.lock:
                 if not self._has_slot():
                     return

@@ -112,7 +112,7 @@ class Piece:
             None  # Clock.monotonic() of its last bytes, or of the request; None: queued
         )
         self._writer: Piece | None = None  # of a hidden pair: the one that writes
-        self._hedged = first is not None
+        self.hedged = first is not None  # True for both of a pair
         self._urgent = urgent
         self._flow: Flow | None = None  # of the download under way; None: queued
         self._held_s = 0.0  # of the flow, when bytes last arrived
@@ -157,10 +157,15 @@ class Piece:
         self._at, self._kind, self._heard_s = at, kind, now_s
         self._held_s = self.held_s(now_s)
 
-    def heard(self, size: int, now_s: float) -> None:
-        """Note that `size` bytes have arrived."""
-        self._at, self._heard_s = self._at + size, now_s
-        self._held_s = self.held_s(now_s)
+    def heard(self, size: int, now_s: float) -> float:
+        """Note that `size` bytes have arrived.
+
+        Return the seconds since the ones before, or since the request, without those for which a limit held it.
+        """
+        held_s = self.held_s(now_s)
+        silent_s = now_s - (now_s if self._heard_s is None else self._heard_s) - (held_s - self._held_s)
+        self._at, self._heard_s, self._held_s = self._at + size, now_s, held_s
+        return silent_s
 
     def hide(self) -> bool:
         """Note that bytes are hidden until all are there. False: the other of the pair writes them.
@@ -176,7 +181,7 @@ class Piece:
 
     def hedge(self, hedges: Hedges, now_s: float) -> tuple[Piece | None, float | None]:
         """Return a second piece for the rest if the GET is late; and the seconds until it will be, if it may be."""
-        if self._hedged or self._writer is not None:
+        if self.hedged or self._writer is not None:
             return None, None
         if self._heard_s is None:  # about to be sent: from then on at least as long
             return None, LEAST_S
@@ -188,13 +193,8 @@ class Piece:
             return None, left_s
         if not hedges.take():
             return None, None
-        self._hedged = True
+        self.hedged = True
         return Piece(self._at, self.stop, first=self), None
-
-    @property
-    def hedged(self) -> bool:
-        """True for both of a pair."""
-        return self._hedged
 
     @property
     def cancelled(self) -> bool:
@@ -286,24 +286,23 @@ class Measured:
         self._hedges = hedges
         self._piece = piece
         self._begun_s = self._since_s = now_s()  # of the GET, and of its sample
-        self._held_s = piece.held_s(self._begun_s)
         self._arrived_before = source.windows.rate.arrived
         self._has_bytes = False
 
     def arrived(self, size: int, kind: int, hidden: bool) -> None:
         """Count a chunk, before it is written. Raises Abandoned if the other GET of a pair writes hidden bytes."""
         now_s = self._now_s()
-        first, self._has_bytes = not self._has_bytes, True
-        took_s = now_s - self._begun_s - (self._piece.held_s(now_s) - self._held_s)
-        if first:
-            self._hedges.first_byte(kind, took_s)
         with self._source.lock:
             self._source.windows.rate.add(size)
             if now_s - self._since_s >= SAMPLE_S:
                 self._sample(now_s)
-            self._piece.heard(size, now_s)
-            if hidden and not self._piece.hide():
-                raise Abandoned
+            silent_s = self._piece.heard(size, now_s)
+            writes = not hidden or self._piece.hide()
+        if not self._has_bytes:
+            self._has_bytes = True
+            self._hedges.first_byte(kind, silent_s)
+        if not writes:
+            raise Abandoned
 
     def __enter__(self) -> Measured:
         return self

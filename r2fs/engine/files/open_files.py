@@ -101,11 +101,14 @@ class Files:
 
     def _open_to_read(self, caller: Caller, node: Node, flags: int) -> Opened:
         """Open a file for reading; a small one with missing bytes is downloaded first: then every read is local."""
-        rule = self._rule(caller)
+        rule = self._rule(caller) if self._core.settings.programs else None
         is_use = rule is None or not rule.passes_by
+        source = None
         with self._core.lock:
-            self._check_there(node)
-            self._contents.wake(node, is_use)
+            if node.deleted:
+                self._check_there(node)
+            if node.content is not None:
+                self._contents.wake(node, is_use)
             content = self._contents.of(node, is_use)
             here = content.complete  # read once: the last range may arrive meanwhile
             small = not here and self._comes_whole(content, rule)
@@ -113,7 +116,6 @@ class Files:
                 small = False
             if small:
                 caller.about_to_fetch()
-            source = None
             if here:
                 handle = self.handles.add(node, flags)
             else:
@@ -221,8 +223,8 @@ class Files:
             file = self.handles.get(handle)
             if file.opener:
                 self.handles.forget_opener(file)
-            source = self._contents.source(file.node)
             content = self._contents.of(file.node)
+            source = None if content.complete else self._contents.source(file.node)
             if file.rule is None:
                 self._prefetch.read(file.node, offset, offset + size)
         if file.rule is None:
@@ -335,6 +337,7 @@ class Files:
                     if node.size >= self._core.settings.multipart_threshold:
                         self._part_hasher.closing(node)
                     self._contents.close_unused(node)
-                    self._tree.collect(node)
+                    if node.deleted:
+                        self._tree.collect(node)
                 if file.writes:
                     self._core.changed.notify_all()
