@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -165,6 +168,42 @@ def test_requests_are_counted_as_they_are_sent(store: RetryingStore, proxy: Faul
     assert view.by_verb["DeleteObjects"] == 1
     assert view.sent_bytes == 4 + 1000
     assert view.received_bytes == 2
+
+
+WITHOUT_BOTO3 = """
+import sys
+from r2fs.model.ports import SystemClock
+from r2fs.model.settings import Bucket, Credentials
+from r2fs.store.s3.store import connect
+from tests.contract.test_wire import everything
+
+key = Credentials(sys.argv[3], sys.argv[4])
+store = connect(Bucket("s3", sys.argv[2], endpoint_url=sys.argv[1], credentials=key), SystemClock(), None, lambda: key)
+store.check()
+everything(store)
+assert not store.keys.renew(0)
+store.close()
+assert not {"boto3", "urllib3"} & set(sys.modules)
+"""
+
+
+def test_reading_and_writing_need_no_boto3(seaweedfs: Endpoint, proxy: FaultyProxy, tmp_path: Path):
+    """Its import takes 40 MB and 0.3 s of CPU."""
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            WITHOUT_BOTO3,
+            proxy.url,
+            seaweedfs.bucket,
+            seaweedfs.access_key,
+            seaweedfs.secret_key,
+        ],
+        env=os.environ | {"HOME": str(tmp_path)},
+        check=True,
+        timeout=60,
+    )
+    assert len(proxy.seen) > 15
 
 
 def test_connections_are_used_again(store: RetryingStore, proxy: FaultyProxy):

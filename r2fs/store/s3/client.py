@@ -1,5 +1,8 @@
 """The boto3 client: the settings that R2 needs (checksums, Expect, payload hashes, retries), and hooks.
 
+boto3 is imported when a client is made, not with this module: many mounts need none, and the module stays that of the
+program that runs, whatever is installed meanwhile.
+
 Owns:    the headers that boto3 has no parameter for, the counting of boto3's requests, and their way past its parser.
 Threads: a client may be used by any.
 """
@@ -13,25 +16,22 @@ import logging
 from collections.abc import Iterator, Mapping
 from threading import local
 from typing import TYPE_CHECKING, Any, Literal, cast
-from xml.sax.saxutils import escape
 
 import botocore
-import urllib3.exceptions
-from botocore.awsrequest import AWSResponse
-from botocore.config import Config
-from botocore.handlers import add_expect_header
 
 from r2fs import __version__
 from r2fs.model.settings import Bucket
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3.request_log import Exchange
-from r2fs.store.s3.requests import ADDED, key_of, takes_gzip
-from r2fs.store.s3.session import HiddenKey, Session, open_session
+from r2fs.store.s3.requests import ADDED, escaped, key_of, takes_gzip
+from r2fs.store.s3.session import HiddenKey, open_session
 from r2fs.store.s3.wire import Came, Judge, Verdict
 
 if TYPE_CHECKING:
-    from botocore.awsrequest import AWSPreparedRequest
+    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
     from mypy_boto3_s3 import S3Client
+
+    from r2fs.store.s3.session import Session
 
 # At DEBUG these log every header, a session token among them, and nothing that helps a user.
 for _name in ("boto3", "botocore", "urllib3"):
@@ -57,6 +57,9 @@ def make_client(
     bucket: Bucket, counter: RequestCounter, connect_s: float, read_s: float, session: Session | None = None
 ) -> S3Client:
     """Return a client that sends nothing that R2 refuses."""
+    from botocore.config import Config
+    from botocore.handlers import add_expect_header
+
     secrets = bucket.credentials
     style: Literal["path", "virtual"] = "virtual" if bucket.addressing == "virtual" else "path"
     config = Config(
@@ -150,6 +153,8 @@ class _Receiver:
         self._judge = Judge(seconds)
 
     def __call__(self, request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
+        from botocore.awsrequest import AWSResponse
+
         request.stream_output = True  # else the session reads the body whole
         heads: Any = request.headers
         for name, value in heads.items():
@@ -168,6 +173,8 @@ class _Receiver:
 
 def _made(response: AWSResponse, verdict: Verdict) -> AWSResponse:
     """Return an answer for boto3, with the body that was read, or that of an error."""
+    from botocore.awsrequest import AWSResponse
+
     body = _error_body(verdict) if verdict.code else verdict.body
     return AWSResponse(response.url, verdict.status, cast(Any, response.headers), _Whole(body))
 
@@ -175,7 +182,7 @@ def _made(response: AWSResponse, verdict: Verdict) -> AWSResponse:
 def _error_body(verdict: Verdict) -> bytes:
     """Return an S3 error with the region that AWS names: boto3 sends the request again there."""
     where = f"<Region>{verdict.region}</Region>" if verdict.region else ""
-    said = f"<Code>{escape(verdict.code[:200])}</Code><Message>{escape(verdict.message[:1000])}</Message>"
+    said = f"<Code>{escaped(verdict.code[:200])}</Code><Message>{escaped(verdict.message[:1000])}</Message>"
     return f"<Error>{said}{where}</Error>".encode()
 
 
@@ -200,6 +207,8 @@ class _Body:
         self._raw = raw
 
     def read1(self, size: int) -> bytes:
+        import urllib3.exceptions
+
         try:
             data: bytes = self._raw.read1(size)
         except urllib3.exceptions.ReadTimeoutError as error:

@@ -4,7 +4,8 @@ Owns:    the choice of transport for each request of METHODS. A read whose answe
          A write is sent again only if AWS has refused it for its region, which boto3 finds: after any other answer
          that is not understood, `retry.py` finds out whether the write was done.
 Threads: a client may be used by any. After a change of the key the next request goes by another.
-Locks:   Clients._lock, a leaf, held while transports are replaced or closed.
+Locks:   Clients._lock, a leaf, held while transports are replaced or closed; _Made._boto_lock, a leaf, held while boto3
+         is imported and its client made.
 """
 
 from __future__ import annotations
@@ -12,26 +13,34 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from threading import Lock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions as boto_errors
 
-from r2fs.model.errors import R2fsError
+from r2fs.model.errors import R2fsError, Unavailable
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3.client import make_client
 from r2fs.store.s3.connections import Connections
 from r2fs.store.s3.failures import EXPECTED
 from r2fs.store.s3.requests import Requests
-from r2fs.store.s3.route import route_of, tls_context
-from r2fs.store.s3.session import Session, key_source, open_session, same_key
-from r2fs.store.s3.signing import Signer
+from r2fs.store.s3.route import (
+    route_of,
+    route_of_settings,
+    tls_context,
+    trusted_by,
+    trusted_by_environment,
+)
+from r2fs.store.s3.session import key_source, open_session
+from r2fs.store.s3.signing import Frozen, Signer, key_of_settings
 from r2fs.store.s3.wire import Judge
 from r2fs.store.s3.xml import Malformed
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+    from r2fs.store.s3.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -58,16 +67,76 @@ ODD = 8  # answers that boto3 alone has understood, until it goes first
 UNREADABLE: tuple[type[Exception], ...] = (R2fsError, *EXPECTED)  # errors of reading a key again
 
 
-class _Made:
-    """Both transports of one key."""
+def _same(one: Frozen | None, other: Frozen | None) -> bool:
+    """True if both are the same credentials, or none."""
+    if one is None or other is None:
+        return one is other
+    return (one.access_key, one.secret_key, one.token) == (other.access_key, other.secret_key, other.token)
 
-    def __init__(self, session: Session, client: S3Client) -> None:
+
+class _Made:
+    """Both transports of one key. boto3 is imported, and its client made, when they are needed: many mounts never do."""
+
+    def __init__(self, bucket: Bucket, counter: RequestCounter, timeouts_s: tuple[float, float]) -> None:
         # constant
-        self.session = session
-        self.client = client
+        self._bucket = bucket
+        self._counter = counter
+        self._timeouts_s = timeouts_s
+        self.route = (
+            route_of_settings(bucket) if bucket.transport != "boto3" else None
+        )  # None: boto3 tells it
+        self._boto_lock = RLock()  # held while boto3's session and its client are made, once
+        # guarded by: _boto_lock
+        self._session: Session | None = None
+        self._client: S3Client | None = None
         # guarded by: Clients._lock; `is_made` is read without it
         self.is_made = False
         self.requests: Requests | None = None  # None: boto3 sends all
+
+    def session(self) -> Session:
+        with self._boto_lock:
+            if self._session is None:
+                self._session = open_session(self._bucket.credentials)
+            return self._session
+
+    def client(self) -> S3Client:
+        with self._boto_lock:
+            if self._client is None:
+                try:
+                    self._client = make_client(self._bucket, self._counter, *self._timeouts_s, self.session())
+                except ImportError as error:  # the installed packages are being replaced
+                    raise Unavailable(f"{self._bucket.url}: boto3 cannot be imported: {error}") from error
+            return self._client
+
+    def key(self) -> Frozen | None:
+        """The key of this moment: botocore renews one that expires."""
+        return self._key_source()()
+
+    def _key_source(self) -> Callable[[], Frozen | None]:
+        if self.route is None:
+            return key_source(self.session())
+        key = key_of_settings(self._bucket.credentials)
+        return lambda: key
+
+    def make_requests(self) -> Requests | None:
+        """Make the transport without boto3; None: there is no way without it."""
+        if self._bucket.transport == "boto3":
+            return None
+        route, trusted = self.route, trusted_by_environment()
+        if route is None:
+            client = self.client()
+            route, trusted = route_of(client, self._bucket.name), trusted_by(client)
+        context = tls_context(trusted) if route is not None and route.scheme == "https" else None
+        if route is None or (route.scheme == "https" and context is None):
+            return None
+        connect_s, read_s = self._timeouts_s
+        return Requests(
+            route,
+            Signer(self._key_source(), route.region) if route.region else None,
+            Connections(route.address, context, connect_s, read_s),
+            Judge(read_s),
+            self._counter,
+        )
 
     def publish_locked(self, requests: Requests | None) -> bool:
         """Set the transport without boto3. False: another thread was faster, or the key has been replaced."""
@@ -79,7 +148,8 @@ class _Made:
 
     def close_locked(self) -> None:
         self.is_made = True
-        self.client.close()
+        if self._client is not None:  # one that is being made has no connections yet
+            self._client.close()
         if self.requests is not None:
             self.requests.close()
 
@@ -106,17 +176,16 @@ class Clients:
         # guarded by: _lock, together; read without it
         self._lock = Lock()
         self._bucket = bucket
-        self._made = self._of(bucket, open_session(bucket.credentials))
+        self._made = _Made(bucket, counter, self._timeouts_s)
+        if self._made.route is None:
+            self._made.client()  # a wrong endpoint, profile or file of AWS is told before the first request
         self.generation = 0
         # counted by any thread; one that is lost makes no difference
         self._odd = 0
 
-    def _of(self, bucket: Bucket, session: Session) -> _Made:
-        return _Made(session, make_client(bucket, self._counter, *self._timeouts_s, session))
-
     @property
     def current(self) -> S3Client:
-        return self._made.client
+        return self._made.client()
 
     @property
     def credentials(self) -> Credentials:
@@ -158,7 +227,7 @@ class Clients:
         if made.is_made:
             return made.requests
         try:
-            requests = self._made_after(made.client, made.session)
+            requests = made.make_requests()
         except EXPECTED:
             return None
         with self._lock:
@@ -172,22 +241,6 @@ class Clients:
         requests = self.requests()
         if requests is not None:
             requests.connect_ahead()
-
-    def _made_after(self, client: S3Client, session: Session) -> Requests | None:
-        if self._bucket.transport == "boto3":
-            return None
-        route = route_of(client, self._bucket.name)
-        context = tls_context(client) if route is not None and route.scheme == "https" else None
-        if route is None or (route.scheme == "https" and context is None):
-            return None
-        connect_s, read_s = self._timeouts_s
-        return Requests(
-            route,
-            Signer(key_source(session), route.region) if route.region else None,
-            Connections(route.address, context, connect_s, read_s),
-            Judge(read_s),
-            self._counter,
-        )
 
     def make(self, connect_s: float, read_s: float) -> S3Client:
         """Another client, with the key in use and timeouts of its own."""
@@ -203,10 +256,9 @@ class Clients:
         try:
             if self._credentials is not None:
                 bucket = replace(bucket, credentials=self._credentials())
-            session = open_session(bucket.credentials)
-            if same_key(old.session, session):
+            made = _Made(bucket, self._counter, self._timeouts_s)
+            if _same(old.key(), made.key()):
                 return False
-            made = self._of(bucket, session)
         except UNREADABLE as error:
             log.warning("%s: the key cannot be read again: %s", bucket.url, error)
             return False

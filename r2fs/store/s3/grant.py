@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from botocore.parsers import ResponseParserError
@@ -30,8 +30,11 @@ from r2fs.model.settings import Bucket
 from r2fs.model.settings.loading import R2_DOMAIN
 from r2fs.store.s3.failures import translated
 from r2fs.store.s3.services import service_of
-from r2fs.store.s3.session import Session, frozen_key, open_session
+from r2fs.store.s3.session import frozen_key, open_session
 from r2fs.store.s3.xml import Malformed
+
+if TYPE_CHECKING:
+    from r2fs.store.s3.session import Session
 
 LONGEST_R2_S = 604_800  # R2: `ttlSeconds`
 SESSION_NAME = "r2fs-grant"

@@ -16,14 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
-from botocore.utils import get_environ_proxies
-
 from r2fs.model.errors import Unavailable
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store.answers import server_text
 from r2fs.store.counting import RequestCounter
 from r2fs.store.s3.client import make_client
-from r2fs.store.s3.route import PORTS, tls_context
+from r2fs.store.s3.route import PORTS, is_proxied, tls_context, trusted_by
 
 TIMEOUT_S: Final = 5.0
 READ_BYTES: Final = 1 << 16  # of an answer's body at most
@@ -45,13 +43,12 @@ class Endpoint:
             replace(bucket, credentials=Credentials(anonymous=True)), RequestCounter(), TIMEOUT_S, TIMEOUT_S
         )
         self.url: str = client.meta.endpoint_url
-        self._context = tls_context(client)
+        self._context = tls_context(trusted_by(client))
         client.close()
         parts = urlsplit(self.url)
         self.scheme, self.host = parts.scheme, parts.hostname or ""
         self.port = parts.port or PORTS.get(parts.scheme, 443)
-        found: Mapping[str, str] = get_environ_proxies(self.url)
-        self.proxied = parts.scheme in found
+        self.proxied = is_proxied(self.url)
 
     def addresses(self) -> list[str]:
         """The addresses of the host's name, in the resolver's order."""

@@ -96,10 +96,15 @@ _NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 _MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
+def escaped(text: str) -> str:
+    """Return text as it stands between tags."""
+    return text.translate(_MARKUP)
+
+
 def _parts(asked: Mapping[str, Any]) -> str:
     """The document of a CompleteMultipartUpload."""
     listed = (
-        f"<Part><PartNumber>{part['PartNumber']}</PartNumber><ETag>{part['ETag'].translate(_MARKUP)}</ETag></Part>"
+        f"<Part><PartNumber>{part['PartNumber']}</PartNumber><ETag>{escaped(part['ETag'])}</ETag></Part>"
         for part in asked["MultipartUpload"]["Parts"]
     )
     return f"<CompleteMultipartUpload {_NAMESPACE}>{''.join(listed)}</CompleteMultipartUpload>"
@@ -107,9 +112,7 @@ def _parts(asked: Mapping[str, Any]) -> str:
 
 def _deletes(asked: Mapping[str, Any]) -> str:
     """The document of a DeleteObjects, whose answer names failures alone. `values.fits_xml` holds for the keys."""
-    listed = (
-        f"<Object><Key>{each['Key'].translate(_MARKUP)}</Key></Object>" for each in asked["Delete"]["Objects"]
-    )
+    listed = (f"<Object><Key>{escaped(each['Key'])}</Key></Object>" for each in asked["Delete"]["Objects"])
     return f"<Delete {_NAMESPACE}>{''.join(listed)}<Quiet>true</Quiet></Delete>"
 
 

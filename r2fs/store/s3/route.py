@@ -1,26 +1,54 @@
-"""Route to a bucket: host, path, region and trusted certificates, found by a URL that boto3's client presigns.
+"""Route to a bucket: host, path, region and trusted certificates.
 
 Owns:    the choice of routes that boto3 alone can take: through a proxy, to an access point or a directory bucket of
-         AWS, and with other signatures.
+         AWS, and with other signatures. Where endpoint and key are in the settings and nothing else has a say, the route
+         is made here, and boto3 is not imported; else a URL that boto3's client presigns tells it.
 Never:   sends a request.
 Fails:   botocore's exceptions if there is no credential to sign the URL with.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import ssl
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from botocore.httpsession import get_cert_path
-from botocore.utils import get_environ_proxies
+import botocore
+
+from r2fs.model.settings import Bucket
+from r2fs.store.s3.session import AWS_FILES
+from r2fs.store.s3.signing import key_of_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _KEY = "k"
 PORTS = {"http": 80, "https": 443}
+
+_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_ENDPOINT = re.compile(
+    rf"(?P<scheme>https?)://(?P<host>{_LABEL}(\.{_LABEL})*|\[[0-9a-f:]+\])(:(?P<port>[1-9][0-9]{{0,4}}))?"
+    r"(?P<base>(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*)/?\Z"
+)
+_IP = re.compile(r"[0-9]+(\.[0-9]+){3}\Z|\[")
+_REGION = re.compile(rf"(?!aws-){_LABEL}\Z")
+_NAME = re.compile(
+    r"[a-z0-9]([a-z0-9]|-(?!-)){1,61}[a-z0-9]\Z"
+)  # `--` marks kinds of buckets that AWS alone has
+# Variables by which botocore reads other settings, or makes another route of the same.
+_VARIABLES = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_USE_FIPS_ENDPOINT",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_DATA_PATH",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +66,44 @@ class Route:
         return name if port == PORTS[self.scheme] else f"{name}:{port}"
 
 
+def is_proxied(url: str) -> bool:
+    """True if the environment names a proxy for `url`."""
+    parts = urlsplit(url)
+    return parts.scheme in getproxies() and not proxy_bypass(parts.netloc)
+
+
+def route_of_settings(bucket: Bucket) -> Route | None:
+    """Return the route that boto3 would take, where the settings alone decide it; None: boto3's client tells it."""
+    found = _ENDPOINT.match(bucket.endpoint_url or "")
+    if (
+        found is None
+        or not (bucket.credentials.anonymous or key_of_settings(bucket.credentials))
+        or bucket.credentials.profile is not None
+        or found["host"].endswith((".amazonaws.com", ".amazonaws.com.cn"))
+        or not _REGION.match(bucket.region)
+        or not _NAME.match(bucket.name)
+        or is_proxied(found[0])
+        or any(name in os.environ for name in _VARIABLES)
+        or any(Path(os.environ.get(name) or usual).expanduser().exists() for name, usual in AWS_FILES.items())
+    ):
+        return None
+    host, base = found["host"], found["base"]
+    if bucket.addressing == "virtual" and not _IP.match(host):
+        host = f"{bucket.name}.{host}"
+    else:
+        base = f"{base}/{bucket.name}"
+    port = int(found["port"] or PORTS[found["scheme"]])
+    region = "" if bucket.credentials.anonymous else bucket.region
+    return Route(found["scheme"], (host.strip("[]"), port), base, region)
+
+
 def route_of(client: S3Client, bucket: str) -> Route | None:
-    """Return the route; None: boto3 alone can take it."""
+    """Return the route that boto3's client takes; None: boto3 alone can take it."""
     if bucket.startswith("arn:") or bucket.endswith("--x-s3"):  # directory buckets have sessions
         return None
     url = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": _KEY}, ExpiresIn=60)
     parts = urlsplit(url)
-    if parts.scheme not in PORTS or parts.hostname is None or parts.scheme in get_environ_proxies(url):
+    if parts.scheme not in PORTS or parts.hostname is None or is_proxied(url):
         return None
     region = ""
     if parts.query:
@@ -59,17 +118,35 @@ def route_of(client: S3Client, bucket: str) -> Route | None:
     return Route(parts.scheme, (parts.hostname, parts.port or PORTS[parts.scheme]), base, region)
 
 
-def tls_context(client: S3Client) -> ssl.SSLContext | None:
-    """Return a context that trusts the same certificates as boto3's session; None: boto3 alone knows them."""
+# ------------------------------------------------------------------ certificates
+def trusted_by(client: S3Client) -> Any:
+    """What boto3's session trusts: True (the usual certificates), or a file's name."""
     session: Any = client._endpoint.http_session  # type: ignore[attr-defined]
-    trusted: Any = getattr(session, "_verify", None)  # True, or a file's name
+    return getattr(session, "_verify", None)
+
+
+def trusted_by_environment() -> Any:
+    """The same for a client whose settings are in no file."""
+    return os.environ.get("AWS_CA_BUNDLE", os.environ.get("REQUESTS_CA_BUNDLE", True))
+
+
+def usual_certificates() -> str:
+    """Return the file of the certificates that botocore trusts."""
+    try:
+        return str(import_module("certifi").where())
+    except ImportError:
+        return str(Path(botocore.__file__).with_name("cacert.pem"))
+
+
+def tls_context(trusted: Any) -> ssl.SSLContext | None:
+    """Return a context that trusts these certificates; None: boto3 alone knows them."""
     if not trusted:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # asks for a certificate of the host's name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False
     try:
-        context.load_verify_locations(get_cert_path(trusted))
+        context.load_verify_locations(usual_certificates() if trusted is True else trusted)
     except OSError:
         return None  # boto3 reports the error of the file
     return context

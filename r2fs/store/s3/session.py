@@ -1,22 +1,23 @@
 """boto3's session: the key that requests are signed with, from the settings, a profile or AWS's own places.
 
 Owns:    the check of AWS's files before botocore reads them, and the redaction of a key before an answer can repeat it.
-Never:   sends a request.
+Never:   sends a request; imports boto3 before a session is opened, which many mounts never do.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
-
-from boto3.session import Session as Session
+from typing import TYPE_CHECKING, Any
 
 from r2fs.model import owned_paths
 from r2fs.model.errors import BadCredentials
 from r2fs.model.redaction import hide
 from r2fs.model.settings import Credentials
 from r2fs.store.s3.signing import Frozen
+
+if TYPE_CHECKING:
+    from boto3.session import Session as Session
 
 AWS_FILES = {
     "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
@@ -29,6 +30,8 @@ NEEDED = ("s3", "s3-control", "sts", "sso", "oidc", "portal.sso", "signin")  # s
 def open_session(credentials: Credentials) -> Session:
     """Open the session that a client's key comes from; a profile and AWS's own places are read when it is made."""
     _check_aws_files()
+    from boto3.session import Session
+
     session = Session(
         aws_access_key_id=credentials.access_key_id,
         aws_secret_access_key=credentials.secret_access_key,
@@ -59,14 +62,6 @@ def _check_aws_files() -> None:
             raise BadCredentials(f"AWS's settings are not read: {error.strerror} ({variable})") from None
         except OSError:
             continue  # there is none, or it cannot be read: botocore says so if it needs it
-
-
-def same_key(one: Session, other: Session) -> bool:
-    """True if both sessions sign with the same credentials, or with none."""
-    mine, theirs = one.get_credentials(), other.get_credentials()
-    if mine is None or theirs is None:
-        return mine is theirs
-    return bool(mine.get_frozen_credentials() == theirs.get_frozen_credentials())
 
 
 def key_source(session: Session) -> Callable[[], Frozen | None]:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from botocore.exceptions import NoCredentialsError
 
 from r2fs.model.redaction import hide
+from r2fs.model.settings import Credentials
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
 _UNRESERVED = "-_.~"  # RFC 3986, besides letters and digits
@@ -35,6 +36,20 @@ class Frozen(Protocol):
     def secret_key(self) -> str | None: ...
     @property
     def token(self) -> str | None: ...
+
+
+class Static(NamedTuple):
+    """Credentials of the settings."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+
+def key_of_settings(credentials: Credentials) -> Static | None:
+    """Return the key that the settings hold; None: there is none, or a profile has it."""
+    key_id, secret = credentials.access_key_id, credentials.secret_access_key
+    return Static(key_id, secret, credentials.session_token) if key_id and secret else None
 
 
 class _Key(NamedTuple):

@@ -466,15 +466,15 @@ def test_without_a_key_boto3_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_of_two_threads_that_make_the_transport_one_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     store = S3Store(replace(PLACES["path"], credentials=CREDENTIALS), clock=ManualClock())
     clients = store._clients
-    make, found = clients._made_after, []
+    make, found = clients._made.make_requests, []
 
-    def made_after(*given: Any) -> Any:
-        monkeypatch.setattr(clients, "_made_after", make)
+    def make_requests() -> Any:
+        monkeypatch.setattr(clients._made, "make_requests", make)
         found.append(clients.requests())  # the other thread, which is faster
-        found.append(make(*given))
+        found.append(make())
         return found[1]
 
-    monkeypatch.setattr(clients, "_made_after", made_after)
+    monkeypatch.setattr(clients._made, "make_requests", make_requests)
     assert clients.requests() is found[0]
     assert [one._connections._is_closed for one in found] == [False, True]
     store.close()
