@@ -21,7 +21,7 @@ from r2fs.engine.content.download import Downloader, as_read_error
 from r2fs.engine.content.jobs import AHEAD, SLOW, URGENT, DownloadQueue
 from r2fs.engine.content.source import Abandoned, Piece, Source
 from r2fs.engine.content.streaming import Streams
-from r2fs.engine.content.windows import Ahead
+from r2fs.engine.content.windows import Ahead, Sequence
 from r2fs.engine.inodes.core import Core
 from r2fs.model.errors import (
     NotPermitted,
@@ -51,6 +51,8 @@ class Reader:
         self._jobs = jobs
         self._streams = streams
         self._downloader = downloader
+        # set by any thread: the sequence that the last bulk read of a file's begin was in
+        self._bulk: Sequence | None = None
 
     def ensure(self, source: Source, start: int, stop: int, caller: Caller) -> None:
         """Return when [start, stop) is in the file, and request what a sequential reader needs next.
@@ -160,8 +162,12 @@ class Reader:
         size = source.content.size
         if size <= min(self._core.settings.small_file, windows.FIRST):
             return (0, size), Ahead(None, (stop, stop))
+        is_bulk = windows.is_bulk(start, stop)
+        opens = is_bulk and (self._bulk is None or self._bulk.is_continued)
         with source.lock:
-            ahead = source.windows.read(start, stop, size, self._widest(source), lost, self._gets())
+            ahead = source.windows.read(start, stop, size, self._widest(source), lost, self._gets(), opens)
+            if is_bulk:
+                self._bulk = ahead.sequence
             if not lost and not source.begun and stop <= windows.FIRST:
                 return (start, stop), Ahead(ahead.sequence, (stop, stop))
         begin, end = ahead.range

@@ -6,9 +6,9 @@ Locks:   none: a Source's is held by the caller.
 
 The first read of a sequence requests at most FIRST bytes: a program that reads a header alone gets it soon, and pays for
 no more. The second one opens a window of SECOND bytes; so does a first one of more than FIRST bytes at the file's
-begin, as programs that copy send it. Once PIECE bytes have been read in a row, the window holds what arrives in AHEAD_S
-at the measured rate: on a fast line enough that no connection pauses, on a slow one so little that other readers wait
-no longer than that.
+begin, as programs that copy send it, unless the last such was followed by no other read. Once PIECE bytes have been
+read in a row, the window holds what arrives in AHEAD_S at the measured rate: on a fast line enough that no connection
+pauses, on a slow one so little that other readers wait no longer than that.
 
 A window comes by several GETs at once. They end at multiples of their size, as the blocks do in which servers store
 objects: a part of a block costs a server as much as all of it (measured: SeaweedFS serves 256 MiB by GETs of 16 MiB for
@@ -79,6 +79,11 @@ def tail(key: str, size: int) -> Range:
     return (size - TAIL if size > BOTH_ENDS and dot and suffix.lower() in MEDIA else size), size
 
 
+def is_bulk(start: int, stop: int) -> bool:
+    """True for a first read of [start, stop) that is longer than a header."""
+    return start == 0 and stop > FIRST
+
+
 def piece_of(window: int, gets: int, least: int = PIECE) -> int:
     """Return the bytes of each GET of a window that comes by `gets` of them or fewer: a power of two."""
     wanted = min(max(least, window // gets), LARGEST_PIECE, window // 2)
@@ -89,11 +94,16 @@ def piece_of(window: int, gets: int, least: int = PIECE) -> int:
 class Sequence:
     """Reads that follow each other."""
 
-    begun: int  # end of a first read that may be a header; else its begin
+    begun: int  # end of the first read
     expected: int  # offset of the next read
     requested: int  # end of the range requested ahead
     window: int = FIRST
     cancelled: int = 0  # counts cancellations: a piece of an earlier count is not needed
+
+    @property
+    def is_continued(self) -> bool:
+        """True if a read followed the first one."""
+        return self.expected > self.begun
 
     def distance(self, start: int) -> int | None:
         """Bytes between the expected read and one at `start`; None: that one does not continue the sequence."""
@@ -118,24 +128,24 @@ class Windows:
         self._sequences: list[Sequence] = []  # the last used last
         self.rate = Rate()
 
-    def read(self, start: int, stop: int, size: int, limit: int, lost: bool, gets: int) -> Ahead:
+    def read(self, start: int, stop: int, size: int, limit: int, lost: bool, gets: int, opens: bool) -> Ahead:
         """Return the range to request ahead of a read of [start, stop); empty: nothing.
 
         `size`: of the file. `limit`: bytes of the largest window; up to FIRST nothing is requested ahead of a hit.
         `lost`: a byte of the read is neither in the file nor requested, though the sequence may have requested it
-        before. `gets`: of a window, at most.
+        before. `gets`: of a window, at most. `opens`: a first read opens a window.
         """
         sequence = self._continued(start)
         if sequence is None:
-            sequence = self._begun(start)
-            if start or stop <= FIRST:
-                sequence.begun = sequence.expected = stop
+            sequence, advances = self._begun(stop), True
+            if not opens:
                 sequence.requested = min(max(stop, start + FIRST), size)
                 return Ahead(sequence, (stop, sequence.requested))
+        else:
+            advances = stop > sequence.expected
+            sequence.expected = max(stop, sequence.expected)
         self._sequences.remove(sequence)
         self._sequences.append(sequence)
-        advances = stop > sequence.expected
-        sequence.expected = max(stop, sequence.expected)
         if not advances or limit <= FIRST:  # read again, or out of order; or the user wants none
             return Ahead(sequence, (stop, min(max(stop, start + FIRST), size) if lost else stop))
         if lost:
@@ -156,10 +166,10 @@ class Windows:
         near = [(at, one) for one in self._sequences if (at := one.distance(start)) is not None]
         return min(near, key=lambda each: each[0])[1] if near else None
 
-    def _begun(self, start: int) -> Sequence:
+    def _begun(self, stop: int) -> Sequence:
         """Begin a sequence. What the others have requested ahead may be cancelled: the reader is elsewhere."""
         for other in self._sequences:
             other.cancelled += 1
         del self._sequences[: max(0, len(self._sequences) - SEQUENCES + 1)]
-        self._sequences.append(Sequence(start, start, start))
+        self._sequences.append(Sequence(stop, stop, stop))
         return self._sequences[-1]
