@@ -105,7 +105,8 @@ class Database:
             else:
                 try:
                     self._crash_point("commit")
-                    self._commit()
+                    if self._begun or self._done:
+                        self._commit()
                     self._crash_point("committed")
                 except BaseException:
                     self._roll_back()
@@ -116,8 +117,6 @@ class Database:
 
     def _commit(self) -> None:
         """Commit. A single statement is a transaction by itself: a third of the calls of BEGIN, statement and COMMIT."""
-        if not self._begun and not self._done:
-            return
         self._commits += 1
         if self._begun:
             self._execute("COMMIT")
@@ -147,7 +146,7 @@ class Database:
                 with self.transaction():
                     self.run(sql, values)
                 return
-            if self._done:
+            if self._done and not self._begun:
                 self._begin()
             if self._begun:
                 self._execute(sql, values)
@@ -155,7 +154,7 @@ class Database:
 
     def query(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         with self.lock:
-            if self._done:
+            if self._done and not self._begun:
                 self._begin()
             try:
                 return self._connection.execute(sql, values).fetchall()
@@ -163,9 +162,7 @@ class Database:
                 raise self._as_ours(error) from error
 
     def _begin(self) -> None:
-        """Begin the transaction, unless begun, with its first statement."""
-        if self._begun:
-            return
+        """Begin the transaction with its first statement."""
         (first,), self._done = self._done, []
         self._begun = True
         self._execute("BEGIN IMMEDIATE")

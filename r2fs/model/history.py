@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Collection
 
 from r2fs.model import causes
-from r2fs.model.pending import SENDING, Pending, State
+from r2fs.model.pending import OPEN_STATES, SENDING, Pending, State
 from r2fs.model.ports import Clock
 from r2fs.model.records import Version
 from r2fs.model.views import EventView
@@ -118,10 +118,10 @@ def _changed(old: Pending, new: Pending, bases: Bases) -> tuple[str, str] | None
         if new.retry.failures > old.retry.failures:
             return "upload failed", new.reason or ""
         return _uploaded(bases[1]) if bases[0] != bases[1] and bases[1] is not None else None
-    if new.open and not old.open:
-        return "opened for writing", ""
-    if old.open:
+    if old.state in OPEN_STATES:
         return "closed", "queued for upload" if new.changed else "unchanged"
+    if new.state in OPEN_STATES:
+        return "opened for writing", ""
     if new.state is State.UPLOADING:
         return "upload begun", ""
     return ("tried again", "") if old.state is State.PARKED else None

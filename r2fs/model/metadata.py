@@ -313,6 +313,7 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
 )
 
 
+_OF_TEXT = bytes([*b"\t\n\r\f", *range(32, 256)])
 _PLACES = tuple((offset, offset + len(magic), magic, kind) for offset, magic, kind in MAGIC)
 
 
@@ -331,8 +332,4 @@ def content_type(name: str, head: bytes = b"") -> str:
     for start, stop, magic, kind in _PLACES:
         if head[start:stop] == magic:
             return kind
-    return "text/plain" if _is_text(head) else DEFAULT_TYPE
-
-
-def _is_text(head: bytes) -> bool:
-    return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
+    return DEFAULT_TYPE if head.translate(None, _OF_TEXT) else "text/plain"

@@ -118,19 +118,23 @@ class AttributeRows:
             _PUT,
             (
                 parent, name, row.etag, row.size, row.st_ino, json.dumps(dict(row.metadata)), row.ctime_ns,
-                row.shown_ns, text_or_bytes(row.target),
+                row.shown_ns, row.target and text_or_bytes(row.target),
                 row.modified_ns, row.stored_s,
             ),
         )  # fmt: skip
         self._bare.put(parent)
-        self._trim()
+        self._written += 1
+        if self._written >= TRIM_EVERY:
+            self._trim()
 
     def put_shown(self, key: str, st_ino: int, mtime_ns: int, ctime_ns: int) -> None:
         """Keep the number and times that a directory shows, with or without an object."""
         parent, name = _split(key)
         self._run(_PUT_SHOWN, (parent, name, st_ino, ctime_ns, mtime_ns))
         self._bare.put(parent)
-        self._trim()
+        self._written += 1
+        if self._written >= TRIM_EVERY:
+            self._trim()
 
     # Findings are written late: never over a row that was stored since (`as_of_s`: Clock.time()),
     # which may be of the same version with new metadata.
@@ -169,9 +173,6 @@ class AttributeRows:
                 write(self)
 
     def _trim(self) -> None:
-        self._written += 1
-        if self._written < TRIM_EVERY:
-            return
         self._written = 0
         # The highest less the lowest is never below their number, and costs nothing to look up.
         ((lowest, highest),) = self._query("SELECT min(seq), max(seq) FROM attributes", ())

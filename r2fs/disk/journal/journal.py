@@ -145,8 +145,9 @@ class Journal:
         self._database.run(_PUT_INODE, _inode_values(row))
 
     def drop_inode(self, ino: int) -> None:
-        with self.transaction():
-            self._database.run("DELETE FROM inode WHERE ino = ?", (ino,))
+        """Delete the row, and those of a multipart upload. In a transaction."""
+        self._database.run("DELETE FROM inode WHERE ino = ?", (ino,))
+        if ino in self._in_parts:
             self.drop_multipart(ino)
 
     def put_delete(self, row: PendingDelete) -> None:
@@ -294,7 +295,7 @@ def _inode_values(row: PendingInode) -> tuple[object, ...]:
         _object_text(row.extra), row.content_type, *base, row.expected_etag, row.changed, row.staged, row.size,
         None if row.own is None else json.dumps(row.own), row.base_limit,
         row.proof and _proof_text(row.proof), row.closed_at_s, row.boot, row.synced, row.reason, row.conflict_of,
-        text_or_bytes(row.target),
+        row.target and text_or_bytes(row.target),
         row.st_ino, None if row.stored is None else _object_text(row.stored),
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 Owns:    the names of content in staging/data, where a row refers to each:
              cache entry ── take ──▶ open/  ── first writer ──▶ staging/data ── uploaded ──▶ open/ ─▶ cache
 Never:   copies content; deletes a byte that the bucket lacks; removes a name in staging/data of an earlier row
-         (`content/staging_gc.py` does, and `drop_stale_name` once the row's end is on the disk).
+         (`content/disk_space.py` does, and `drop_stale_name` once the row's end is on the disk).
 Locks:   every method is called with Core.lock held.
 Fails:   NoSpace and LocalError of the disk.
 """

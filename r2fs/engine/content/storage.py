@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from r2fs.engine.content.digests import CopiedFiles, PartHasher
-from r2fs.engine.content.disk_space import DiskSpace
+from r2fs.engine.content.disk_space import DiskSpace, StagingGc
 from r2fs.engine.content.download import Downloader
 from r2fs.engine.content.durability import DiskSync
 from r2fs.engine.content.hydrate import Reader
@@ -17,7 +17,6 @@ from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.own_copies import OwnCopies
 from r2fs.engine.content.prefetch import Prefetch
 from r2fs.engine.content.staged_files import StagedFiles
-from r2fs.engine.content.staging_gc import StagingGc
 from r2fs.engine.content.streaming import Streams
 from r2fs.engine.content.warm import Warm
 from r2fs.engine.inodes.core import Core

@@ -50,10 +50,6 @@ class BackPressure:
         # replaced as a whole
         self._slows = False  # when a writer was last admitted
 
-    @property
-    def _limit(self) -> int:
-        return self._core.settings.dirty_limit
-
     # ---- dirty bytes
     def dirty(self) -> int:
         """Return the bytes that the bucket lacks: by the rows, and by the files' own sizes where they have writers."""
@@ -75,7 +71,7 @@ class BackPressure:
             )
 
     def is_at_limit(self) -> bool:
-        return self.dirty() >= self._limit
+        return self.dirty() >= self._core.settings.dirty_limit
 
     # ---- limits
     def admit(self, caller: Caller) -> None:
@@ -85,11 +81,11 @@ class BackPressure:
             caller.about_to_wait()
             self._disk_space.make()
         dirty = self.dirty()
-        if dirty >= self._limit:
+        if dirty >= self._core.settings.dirty_limit:
             caller.about_to_wait()
-            if not self._until(lambda: self.dirty() < self._limit, caller):
+            if not self._until(lambda: self.dirty() < self._core.settings.dirty_limit, caller):
                 raise self._no_space()
-        self._slows = disk.near or dirty >= self._limit * SLOW_FROM
+        self._slows = disk.near or dirty >= self._core.settings.dirty_limit * SLOW_FROM
 
     def passes(self) -> bool:
         """True if a writer that `admit` has just admitted may be given the file's descriptor, for passthrough.
@@ -101,16 +97,18 @@ class BackPressure:
     def pace(self, caller: Caller, growth: int) -> None:
         """Slow or delay a write that makes a file longer by `growth` bytes. Raises NoSpace."""
         dirty = self.dirty()
-        if growth <= 0 or dirty + growth < self._limit * SLOW_FROM or not self._sealed():
+        if growth <= 0 or dirty + growth < self._core.settings.dirty_limit * SLOW_FROM or not self._sealed():
             return  # without a closed file no upload can make room: the disk is the bound
         caller.about_to_wait()
-        left = self._limit - dirty
+        left = self._core.settings.dirty_limit - dirty
         if growth > left:
-            if not self._until(lambda: self.dirty() + growth <= self._limit or not self._sealed(), caller):
+            if not self._until(
+                lambda: self.dirty() + growth <= self._core.settings.dirty_limit or not self._sealed(), caller
+            ):
                 raise self._no_space()
             return
         pause = min(PAUSE_CAP_S, growth * LAST_PART_S / left)
-        self._until(lambda: self.dirty() < self._limit * SLOW_FROM, caller, pause)
+        self._until(lambda: self.dirty() < self._core.settings.dirty_limit * SLOW_FROM, caller, pause)
 
     def flush(self, caller: Caller, node: Node) -> None:
         """Wait, at a writer's close, for the bytes of other files: its own cannot be uploaded before it."""
@@ -120,11 +118,11 @@ class BackPressure:
             return self.dirty() - own
 
         with self._core.lock:
-            if node.pending is None or others() < self._limit:
+            if node.pending is None or others() < self._core.settings.dirty_limit:
                 return
         caller.about_to_wait()
         try:
-            self._until(lambda: others() < self._limit, caller)
+            self._until(lambda: others() < self._core.settings.dirty_limit, caller)
         except Interrupted:
             return  # close(2) of a process that is being killed
 
@@ -177,7 +175,9 @@ class BackPressure:
         return True
 
     def _no_space(self) -> NoSpace:
-        return NoSpace(f"{self.dirty()} bytes are not in the bucket yet: dirty_limit is {self._limit}")
+        return NoSpace(
+            f"{self.dirty()} bytes are not in the bucket yet: dirty_limit is {self._core.settings.dirty_limit}"
+        )
 
     # ---- watch and view
     def watch(self) -> None:
@@ -200,7 +200,7 @@ class BackPressure:
         dirty, disk = self.dirty(), self._disk_space.disk()
         return RoomView(
             dirty=dirty,
-            dirty_limit=self._limit,
+            dirty_limit=self._core.settings.dirty_limit,
             writers=self._level_of(dirty, disk),
             disk_free=disk.free,
             disk_reserve=disk.reserve,
@@ -209,11 +209,11 @@ class BackPressure:
         )
 
     def _level_of(self, dirty: int, disk: Disk) -> str:
-        if dirty >= self._limit:
+        if dirty >= self._core.settings.dirty_limit:
             return "waiting"
         if disk.short:
             return "disk full"
-        return "slowed" if dirty >= self._limit * SLOW_FROM else "free"
+        return "slowed" if dirty >= self._core.settings.dirty_limit * SLOW_FROM else "free"
 
     def _say(self, view: RoomView) -> None:
         with self._core.lock:

@@ -21,6 +21,7 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.metadata import job_of_copy, keep_locked
+from r2fs.engine.writeback.schedule import keys_of
 from r2fs.engine.writeback.upload import Sent
 from r2fs.engine.writeback.verdict import may_be_stored
 from r2fs.engine.writeback.write_back import WriteBack
@@ -94,7 +95,10 @@ class BucketCopy:
         version, pending = source.base, target.pending
         if version is None or not _is_worth_it(source, version):
             return False
-        if source.pending is not None and self._queue.dependencies.put_blocker_locked(source) is not None:
+        if (
+            source.pending is not None
+            and self._queue.dependencies.put_blocker_locked(source, keys_of(source)) is not None
+        ):
             return False  # its own request is on its way
         if (
             pending is None
@@ -120,7 +124,7 @@ class BucketCopy:
             and not self._attempts.any_at(key)
             and not self._disk_sync.has_copied(key)
             and not self._pending.based_on(key)
-            and self._queue.dependencies.put_blocker_locked(target) is None
+            and self._queue.dependencies.put_blocker_locked(target, keys_of(target)) is None
             and self._queue.pace.free_at(key) <= self._core.clock.monotonic()
         )
 

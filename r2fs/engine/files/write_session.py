@@ -206,7 +206,8 @@ class WriteSessions:
             self._core.kernel.forget_attributes(node.ino)
         if durability is not Durability.VOLATILE:
             self._vouch(node)
-        self._queue.keep_parked_locked(node)
+        if pending.hold is not None:
+            self._queue.keep_parked_locked(node)
         self._queue.schedule_locked(node)
 
     def _vouch(self, node: Node) -> None:

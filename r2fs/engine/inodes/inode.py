@@ -138,14 +138,14 @@ class Node:
     # ---- name
     touched: int = 0  # Tree.tick when this host last made or moved the name
     deleted: bool = False  # unlinked by this host, or replaced by another
+    is_dir: bool = field(init=False)  # constant
+
+    def __post_init__(self) -> None:
+        self.is_dir = self.kind is Kind.DIRECTORY
 
     @property
     def state(self) -> State:
         return self.pending.state if self.pending else State.CLEAN
-
-    @property
-    def is_dir(self) -> bool:
-        return self.kind is Kind.DIRECTORY
 
     @property
     def carries_body(self) -> bool:

@@ -194,9 +194,10 @@ class Tree:
     def arrived(self, node: Node) -> None:
         """Record that the bucket has the node's object: an older LIST may show neither the object nor the directories
         above."""
+        self.count_change()
         above: Node | None = node
         while above is not None:
-            self.touch(above)
+            above.touched = self.tick
             above = above.parent
 
     def detach(self, node: Node) -> None:

@@ -2,7 +2,7 @@
 
 The staged file and the exported copy have one SHA-256; the file is closed, has no upload on its way, and by fstat
 is unchanged since the comparison. One transaction deletes the row and enters the staged file as garbage: before,
-the change is pending; after, the bucket's version counts, and `content/staging_gc.py` removes the file.
+the change is pending; after, the bucket's version counts, and `content/disk_space.py` removes the file.
 
 Locks: takes Core.lock; none while the file is read, or during a request.
 Fails: CannotDiscard, with the reason and the remedy: nothing has changed then. StoreError of the HEAD; NotFound;

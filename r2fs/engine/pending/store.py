@@ -22,7 +22,7 @@ from r2fs.engine.pending.deletes import PendingDeletes
 from r2fs.engine.pending.tally import Tally
 from r2fs.model.keys import nfc
 from r2fs.model.metadata import Facts, remembered
-from r2fs.model.pending import Durability, Pending, Staged, State, Writes
+from r2fs.model.pending import OPEN_STATES, Durability, Pending, Staged, State, Writes
 from r2fs.model.ranges import Range
 from r2fs.model.records import PendingInode, Proof, Version
 from r2fs.model.transitions import interrupted_changed, with_staged, written
@@ -46,7 +46,7 @@ class Waiting:
     def __init__(self, core: Core) -> None:
         self.changed = Condition(core.lock)  # an item may be due
         self._blocked: dict[Token, list[Item]] = {}
-        self._released: list[Item] = []
+        self.released: list[Item] = []  # since the last `take_released`
 
     def block(self, item: Item, token: Token) -> None:
         """Delay `item` until `token` is settled."""
@@ -58,20 +58,18 @@ class Waiting:
             self._release(("ino", ino))
 
     def key_settled(self, key: str) -> None:
-        """Release the items that wait for the key: no request for the key is on its way."""
+        """Release the items that wait for the key, in NFC: no request for the key is on its way."""
         if self._blocked:
-            self._release(("key", nfc(key)))
+            self._release(("key", key))
 
-    def released(self) -> list[Item]:
+    def take_released(self) -> list[Item]:
         """Return the items released since the last call."""
-        if not self._released:
-            return []
-        items, self._released = self._released, []
+        items, self.released = self.released, []
         return items
 
     def _release(self, token: Token) -> None:
         if items := self._blocked.pop(token, None):
-            self._released += items
+            self.released += items
             self.changed.notify_all()
 
 
@@ -131,7 +129,7 @@ class PendingStore:
             self._drop(node, change)
             return
         old = node.pending
-        if old is None or pending.open:  # not by a close: the kernel does not say whose it is
+        if old is None or pending.state in OPEN_STATES:  # not by a close: the kernel does not say whose it is
             self._core.history.changed_locked(node.ino)
         if old is None and "base_metadata" not in change:
             change["base_metadata"] = _stored(node, pending.key)
@@ -140,27 +138,28 @@ class PendingStore:
         with self.transaction():
             if old is None:
                 self.deletes.void_parked(pending.key)
-            own, _ = ranges = _own_ranges(node, pending.staged)
-            staged = pending.staged
-            if staged is not None and (listed := _as_listed(staged, own is not None)) is not staged:
-                pending = with_staged(pending, listed)
-            self._journal.put_inode(self._row(node, pending, change, *ranges))
-            self._put_recorded(node, pending, change)
+            own, base_limit = None, 0
+            if pending.staged is not None:
+                staged, own, base_limit = _listed(node, pending.staged)
+                if staged is not pending.staged:
+                    pending = with_staged(pending, staged)
+            self._journal.put_inode(self._row(node, pending, change, own, base_limit))
+            self._put(node, pending, change)
 
     def _drop(self, node: Node, change: InodeChange) -> None:
-        """Delete the row; the staged file stays until the deletion is on the disk (`content/staging_gc.py`)."""
+        """Delete the row; the staged file stays until the deletion is on the disk (`content/disk_space.py`)."""
         staged = node.pending.staged if node.pending else None
         with self.transaction():
             self._journal.drop_inode(node.ino)
             if staged is not None:
                 self._journal.put_staging_garbage(staged.file)
                 self.on_commit(lambda: self._staging_garbage(staged.file, node))
-            self._put_recorded(node, None, change)
+            self._put(node, None, change)
 
     def adopt(self, node: Node, pending: Pending, base_metadata: Facts | None) -> None:
         """Put in place, at start, the value of a journal row."""
         self._core.assert_held()
-        self._put(node, pending, {"base_metadata": base_metadata})
+        self._set(node, pending, {"base_metadata": base_metadata})
 
     def note(self, node: Node, pending: Pending) -> None:
         """Put in place a value that differs only in fields that the row lacks, or may have later."""
@@ -186,16 +185,10 @@ class PendingStore:
         if pending is not None and pending.staged is not None and pending.staged.baseline is Writes.NONE:
             self.note(node, with_staged(pending, written(pending.staged)))
 
-    def _put_recorded(self, node: Node, pending: Pending | None, change: InodeChange) -> None:
-        """Change memory; after the commit, the history has the event."""
+    def _put(self, node: Node, pending: Pending | None, change: InodeChange) -> None:
+        """Change memory, undone where the transaction fails; after the commit, the history has the event."""
         history, bases = self._core.history, (node.base, change.get("base", node.base))
         entry = history.entry_locked(node.ino, node.pending, pending, bases)
-        self._put(node, pending, change)
-        if entry is not None:
-            self.on_commit(lambda: history.add(entry))
-
-    def _put(self, node: Node, pending: Pending | None, change: InodeChange) -> None:
-        """Change memory; undone where the transaction fails."""
         before, mtime_known, base_metadata = node.pending, node.mtime_known, node.base_metadata
         earlier = {name: getattr(node, name) for name in change}
         pinned, modified_ns = node.pinned, node.modified_ns
@@ -207,13 +200,17 @@ class PendingStore:
 
         self.on_rollback(undo)
         self._set(node, pending, change)
+        if entry is not None:
+            self.on_commit(lambda: history.add(entry))
 
     def _set(self, node: Node, pending: Pending | None, change: Mapping[str, object]) -> None:
-        self._index_base(node, add=False)
+        if node.base is not None:
+            self._index_base(node, node.base, add=False)
         self.staged_bytes -= node.pending.size if node.pending else 0
         for name, value in change.items():
             setattr(node, name, value)
-        pin(node, change)
+        if node.pinned is not None:
+            pin(node, change)
         if "base" in change:
             node.modified_ns = None  # of this host's object: the next listing has LastModified
         node.mtime_known = node.mtime_known or "mtime_ns" in change
@@ -227,7 +224,8 @@ class PendingStore:
         else:
             self.inodes[node.ino] = node
             self.staged_bytes += pending.size
-        self._index_base(node, add=pending is not None or node.handles > 0)
+        if node.base is not None:
+            self._index_base(node, node.base, add=pending is not None or node.handles > 0)
         self.waiting.inode_settled(node.ino)
         self._core.changed.notify_all()
 
@@ -295,22 +293,23 @@ class PendingStore:
     def watch_base(self, node: Node) -> None:
         """Protect the base object of an open node with missing bytes."""
         self._core.assert_held()
-        self._index_base(node, add=True)
+        if node.base is not None:
+            self._index_base(node, node.base, add=True)
 
     def unwatch_base(self, node: Node) -> None:
         """End `watch_base`; a pending node stays protected."""
         self._core.assert_held()
-        if node.pending is None:
-            self._index_base(node, add=False)
+        if node.pending is None and node.base is not None:
+            self._index_base(node, node.base, add=False)
         self.waiting.inode_settled(node.ino)
 
     def based_on(self, key: str) -> list[Node]:
         """Return the nodes that may still need their base object at `key`."""
-        return list(self._base_users.get(nfc(key), ()))
+        return list(self._base_users.get(nfc(key), ())) if self._base_users else []
 
     def needing(self, key: str, other_than: Node | None = None) -> Node | None:
         """Return a node that would lose bytes if the object at `key` were replaced or deleted now."""
-        for node in self._base_users.get(nfc(key), ()):
+        for node in self._base_users.get(nfc(key), ()) if self._base_users else ():
             if node is not other_than and node.needs_base:
                 return node
         return None
@@ -329,10 +328,10 @@ class PendingStore:
         key = nfc(key)
         return next((n for n in self.inodes.values() if n.pending and nfc(n.pending.key) == key), None)
 
-    def _index_base(self, node: Node, add: bool) -> None:
-        if node.base is None or not (add or self._base_users):
+    def _index_base(self, node: Node, base: Version, add: bool) -> None:
+        if not (add or self._base_users):
             return
-        key = nfc(node.base.key)
+        key = nfc(base.key)
         if add:
             self._base_users.setdefault(key, set()).add(node)
         elif (users := self._base_users.get(key)) is not None:
@@ -345,26 +344,20 @@ def _since_s(node: Node) -> float:
     return node.pending.since_s if node.pending else 0.0
 
 
-def _own_ranges(node: Node, staged: Staged | None) -> tuple[tuple[Range, ...] | None, int]:
-    """Return the ranges that the row is to list, and how many bytes of the base count; None: no byte is missing."""
-    content = node.content
-    if staged is None:
-        return None, 0
+def _listed(node: Node, staged: Staged) -> tuple[Staged, tuple[Range, ...] | None, int]:
+    """Return `staged` as in its row, the ranges that the row is to list (None: no byte is missing), and how many bytes
+    of the base count. Without listed ranges, downloaded bytes count, which no fsync has covered."""
+    content, own, base_limit = node.content, None, staged.base_limit
     if content is not None and (staged.lists_ranges or not content.complete):
         known = content.own_ranges()
         if known is not None:
-            return tuple(known[0]), known[1]
-    return None, staged.base_limit
-
-
-def _as_listed(staged: Staged, lists_ranges: bool) -> Staged:
-    """Return `staged` as in its row. Without listed ranges, downloaded bytes count, which no fsync has covered."""
-    durability = staged.durability
+            own, base_limit = tuple(known[0]), known[1]
+    durability, lists_ranges = staged.durability, own is not None
     if durability is Durability.SYNCED_OWN and not lists_ranges:
         durability = Durability.VOLATILE
-    if staged.lists_ranges == lists_ranges and staged.durability is durability:
-        return staged
-    return staged._replace(lists_ranges=lists_ranges, durability=durability)
+    if staged.lists_ranges != lists_ranges or staged.durability is not durability:
+        staged = staged._replace(lists_ranges=lists_ranges, durability=durability)
+    return staged, own, base_limit
 
 
 def _evidence(pending: Pending) -> tuple[Proof | None, bool]:

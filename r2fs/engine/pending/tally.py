@@ -30,36 +30,33 @@ class Tally:
 
     def change(self, node: Node, before: Pending | None, after: Pending | None) -> None:
         """Replace the value of a node; None: clean."""
-        if before is not None:
-            if node.ino in self.local:
-                self.local.discard(node.ino)
-            else:
-                self._add(node, before, -1)
-        if after is not None:
-            if stays_here(after, self.local_patterns) and not after.lists_ranges:
-                self.local.add(node.ino)
-            else:
-                self._add(node, after, 1)
+        ino = node.ino
+        if ino in self.local:
+            self.local.discard(ino)
+        elif before is not None:
+            self._count(node, before, -1)
+            self.sending.pop(ino, None)
+            self.parked.pop(ino, None)
+        if after is None:
+            return
+        if stays_here(after, self.local_patterns) and not after.lists_ranges:
+            self.local.add(ino)
+            return
+        self._count(node, after, 1)
+        if after.state in SENDING:
+            self.sending[ino] = node
+        elif after.state is State.PARKED:
+            self.parked[ino] = node
 
-    def _add(self, node: Node, pending: Pending, sign: int) -> None:
-        size = pending.size
-        self.bytes += sign * size
+    def _count(self, node: Node, pending: Pending, sign: int) -> None:
+        size = sign * pending.size
+        self.bytes += size
+        if pending.state is State.PARKED:
+            self.parked_bytes += size
         if node.is_dir:
             self.directories += sign
         else:
             self.files += sign
-        if pending.state is State.PARKED:
-            self.parked_bytes += sign * size
-            _keep(self.parked, node, sign)
-        elif pending.state in SENDING:
-            _keep(self.sending, node, sign)
-
-
-def _keep(nodes: dict[int, Node], node: Node, sign: int) -> None:
-    if sign > 0:
-        nodes[node.ino] = node
-    else:
-        nodes.pop(node.ino, None)
 
 
 def stays_here(pending: Pending, patterns: tuple[str, ...]) -> bool:

@@ -24,6 +24,7 @@ from r2fs.engine.writeback.queue import QUIET_S, UploadQueue
 from r2fs.model import causes
 from r2fs.model.causes import Cause
 from r2fs.model.errors import LocalError, R2fsError
+from r2fs.model.keys import nfc
 from r2fs.model.records import ObjectInfo, PendingDelete
 
 log = logging.getLogger(__name__)
@@ -166,7 +167,7 @@ class Deletes:
         if not self._keeps_bytes_locked(row, now):
             return False
         self._pending.deletes.claimed.add(row.seq)
-        self._queue.dependencies.begin_locked([row.key])
+        self._queue.dependencies.begin_locked([nfc(row.key)])
         return True
 
     def carry_out(self, rows: list[PendingDelete]) -> None:
@@ -206,7 +207,7 @@ class Deletes:
         finally:
             with self._core.lock:
                 now = self._core.clock.monotonic()
-                self._queue.over_locked([row.key for row in rows])
+                self._queue.over_locked([nfc(row.key) for row in rows])
                 for row in rows:
                     self._pending.deletes.claimed.discard(row.seq)
                     if row.watch_until_s is not None and row.seq not in self._pending.deletes.rows:

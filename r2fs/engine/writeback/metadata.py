@@ -230,8 +230,9 @@ def learned_locked(
     if node.metadata_known:
         # Metadata merged by the upload, but for fields changed since: the next attempt takes each difference
         # from the stored metadata for a change of this host.
-        both = merged(facts, facts_of(node), job.facts, node.is_dir)
-        news = _changes(node, both, with_time=job.facts.mtime_ns is not None)
+        now = facts_of(node)
+        both = merged(facts, now, job.facts, node.is_dir)
+        news = _changes(now, both, with_time=job.facts.mtime_ns is not None)
         pinned = None if news else pinned
         change |= news
     if not node.mtime_known and facts.mtime_ns is not None:
@@ -253,15 +254,15 @@ def found_at_key(node: Node, job: UploadJob, there: Facts) -> InodeChange:
         return InodeChange()
     now = facts_of(node)
     both = together(there, now) if seen is None else merged(there, now, seen, node.is_dir)
-    change = _changes(node, both, with_time=node.is_dir)  # staged bytes have their own mtime
+    change = _changes(now, both, with_time=node.is_dir)  # staged bytes have their own mtime
     change["base_metadata"] = there
     if both.content_type != now.content_type:
         change["content_type"] = both.content_type
     return change
 
 
-def _changes(node: Node, both: Facts, with_time: bool) -> InodeChange:
-    now, change = facts_of(node), InodeChange()
+def _changes(now: Facts, both: Facts, with_time: bool) -> InodeChange:
+    change = InodeChange()
     if both.mode != now.mode:
         change["mode"] = both.mode
     if both.uid != now.uid:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -113,6 +113,8 @@ class Preparation:
     def _task_locked(self, item: Item, now: float) -> Task | None:
         """The task for a due item; None: the item is done, or waits."""
         self._core.assert_held()
+        if not self._queue.schedule.several:
+            return self._begun_locked(item, now)
         bucket = self._queue.schedule.bucket_of(item)  # by its row, which may be gone after
         return self._counted_locked(self._begun_locked(item, now), bucket)
 
@@ -140,7 +142,8 @@ class Preparation:
         """Carry the plan out; return its part without the lock, if any."""
         self._core.assert_held()
         assert node.pending is not None
-        match plan.plan(node.pending, self._view_locked(node, now)):
+        keys = keys_of(node)
+        match plan.plan(node.pending, self._view_locked(node, keys, now)):
             case plan.Park(reason):
                 self.resolver.failed.park_queued_locked(node, reason)
             case plan.Hydrate():
@@ -154,10 +157,10 @@ class Preparation:
             case plan.Defer(until_s):
                 self._queue.add_locked(item, until_s)
             case plan.Send():
-                return self._send_locked(node, item, now)
+                return self._send_locked(node, keys, item, now)
         return None
 
-    def _view_locked(self, node: Node, now: float) -> plan.View:
+    def _view_locked(self, node: Node, keys: Collection[str], now: float) -> plan.View:
         """The view for the plan of a QUEUED inode."""
         self._core.assert_held()
         pending = node.pending
@@ -170,7 +173,7 @@ class Preparation:
             except StateDamaged as error:
                 missing = str(error)
         implied, dependencies, kept, child = self._queue.implied, self._queue.dependencies, False, None
-        blocker = dependencies.put_blocker_locked(node)
+        blocker = dependencies.put_blocker_locked(node, keys)
         if blocker is None and node.is_dir and implied.may_do_without_locked(node):
             kept, child = implied.is_kept_locked(node), implied.awaited_locked(node)
         return plan.View(
@@ -189,14 +192,14 @@ class Preparation:
         )
 
     # ------------------------------------------------------------------ one attempt
-    def _send_locked(self, node: Node, item: Item, now: float) -> Task | None:
+    def _send_locked(self, node: Node, keys: Collection[str], item: Item, now: float) -> Task | None:
         """Claim the node; return the task for its upload."""
         self._core.assert_held()
         pending = node.pending
         assert pending is not None
         # A delete of an earlier inode's object at the key would take this inode's object, too, if both have the same
         # bytes and so the same ETag: the overwrite does the work of the delete.
-        if self._pending.deletes.any_at(pending.key):
+        if self._pending.deletes.rows and self._pending.deletes.any_at(pending.key):
             with self._pending.transaction():
                 left_there = self._pending.deletes.take_over(pending.key)
                 if left_there is not None and pending.expected_etag is None:  # else a newer one is known
@@ -209,7 +212,7 @@ class Preparation:
                 self._queue.add_locked(item, now + MAPPED_S)
                 return None
         try:
-            job = self._claim_locked(node, fd)
+            job = self._claim_locked(node, keys, fd)
         except BaseException:
             if fd is not None:
                 os.close(fd)
@@ -220,7 +223,7 @@ class Preparation:
         attempt = partial(self._or_later, item, partial(self._attempt, node, job, shared, cause))
         return Copy(attempt) if job.copy else attempt
 
-    def _claim_locked(self, node: Node, fd: int | None) -> UploadJob:
+    def _claim_locked(self, node: Node, keys: Collection[str], fd: int | None) -> UploadJob:
         """Journal the attempt, and copy its input from the node."""
         self._core.assert_held()
         pending = node.pending
@@ -239,7 +242,7 @@ class Preparation:
             self._pending.commit(node, claimed(pending, InFlight(attempt, pending.key), size), **change)
         if node.is_dir:
             self._queue.implied.needs_object_locked(node)
-        upload, keys = Upload(node, attempt, pending.key, size or 0, Gate()), keys_of(node)
+        upload = Upload(node, attempt, pending.key, size or 0, Gate())
         self._queue.begin_locked(upload, keys)
         self._pending.on_commit(lambda: self._core.crash_point("claimed"))
 
@@ -295,8 +298,8 @@ class Preparation:
     def _counted_locked(self, task: Task | None, bucket: str) -> Task | None:
         """The task, counted among those of its bucket until it ends; in a mount of several buckets."""
         self._core.assert_held()
-        if task is None or not bucket:
-            return task
+        if task is None:
+            return None
         self._queue.schedule.begin(bucket)
         self._pending.on_rollback(partial(self._queue.schedule.end, bucket))
 

@@ -181,21 +181,25 @@ class UploadQueue:
         """Remove and return the item due longest (of `bucket`, if given); None: nothing is due, or the pause after an
         outage lasts."""
         self._core.assert_held()
-        self._add_released_locked(now)
+        if self.waiting.released:
+            self._add_released_locked(now)
         return self.schedule.take(now, bucket)
 
     def _add_released_locked(self, now: float) -> None:
         self._core.assert_held()
-        for item in self.waiting.released():
+        for item in self.waiting.take_released():
             self.schedule.add(item, now)
 
     def next_due(self) -> float | None:
         """Clock.monotonic() of the next due item or task; None: the queue is empty."""
         with self._core.lock:
-            self._add_released_locked(self._core.clock.monotonic())
+            if self.waiting.released:
+                self._add_released_locked(self._core.clock.monotonic())
             due = self.schedule.next_due()
+            if not self._postponed:
+                return due
             times = [when for when, _ in self._postponed]
-            return min(times if due is None else [*times, due], default=None)
+            return min(times if due is None else [*times, due])
 
     def quiet_at_locked(self) -> float | None:
         """Clock.monotonic() of the end of the pause for a program that makes files; None: no pause."""
@@ -256,7 +260,7 @@ class UploadQueue:
         self.over_locked(job.keys)
 
     def over_locked(self, keys: Collection[str]) -> None:
-        """The requests for these keys have ended: items that waited for them are due."""
+        """The requests for these keys, in NFC, have ended: items that waited for them are due."""
         self._core.assert_held()
         self.dependencies.end_locked(keys)
         for key in keys:

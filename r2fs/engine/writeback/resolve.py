@@ -156,7 +156,6 @@ class Resolver:
         """Put the inode's state after the upload in place; return the step after the commit."""
         self._core.assert_held()
         version = sent.version
-        self._queue.failures.recovered_locked(job.key)
         view = verdict.View(
             node.pending,
             recorded=node.pending is None and not node.deleted and node.base == version,
@@ -187,7 +186,8 @@ class Resolver:
         if pending.state is State.UPLOADING:
             self._staged_files.keep_name(node)
         self._attempts.arrived(node.ino, job.attempt)
-        self._pending.deletes.cleared(job.key, sent.version.etag)
+        if self._pending.deletes.watches:  # each begins with every version at its key suspect
+            self._pending.deletes.cleared(job.key, sent.version.etag)
         self._overwritten_locked(job)
         if decided.moved:
             self.left_behind_locked(job, sent.version, node)
@@ -217,7 +217,8 @@ class Resolver:
                 node.listing.marker = node.base
             log.info("%s: in the bucket (%d bytes)", printable(job.key), node.base.size)
         self._queue.gone_locked([job.key])
-        self._queue.schedule_locked(node)
+        if not clean:
+            self._queue.schedule_locked(node)
 
     def _count_locked(self, job: UploadJob) -> None:
         self._core.assert_held()

@@ -108,8 +108,11 @@ class Failures:
         bucket.in_a_row = 0
 
     def uploaded_locked(self, key: str) -> None:
+        """Note a successful upload, which is a success as for `recovered_locked`."""
         self._core.assert_held()
-        self._at(key).uploads += 1
+        bucket = self._at(key)
+        bucket.pause_s, bucket.in_a_row = 0.0, 0
+        bucket.uploads += 1
 
     def uploads_at(self, key: str) -> int:
         """The number of uploads that the key's bucket has taken since start."""
@@ -198,18 +201,19 @@ class Dependencies:
         self._busy: set[str] = set()  # NFC keys with a request on their way
 
     def begin_locked(self, keys: Iterable[str]) -> None:
+        """Note requests for these keys, in NFC."""
         self._core.assert_held()
-        self._busy.update(map(nfc, keys))
+        self._busy.update(keys)
 
     def end_locked(self, keys: Iterable[str]) -> None:
         self._core.assert_held()
-        self._busy.difference_update(map(nfc, keys))
+        self._busy.difference_update(keys)
 
-    def put_blocker_locked(self, node: Node) -> Token | None:
-        """The request or inode that this node has to wait for; None: none."""
+    def put_blocker_locked(self, node: Node, keys: Iterable[str]) -> Token | None:
+        """The request or inode that this node, with its `keys_of`, has to wait for; None: none."""
         self._core.assert_held()
         assert node.pending is not None
-        for key in keys_of(node):
+        for key in keys:
             if key in self._busy:
                 return ("key", key)
         needing = self._pending.needing(node.pending.key, other_than=node)

@@ -79,8 +79,8 @@ class Uploader:
             return self._put(job, MemoryBody(job.body))
         job = with_type(job)
         self._sync(job)
-        begun = self._resume(job)
-        copied = None if begun is not None else self._copy_source(job)
+        begun = self._resume(job) if job.begun else None
+        copied = self._copy_source(job) if begun is None and job.size >= COPIED_FROM else None
         if copied is not None:
             return copied
         if begun is not None or job.size >= self._core.settings.multipart_threshold:
@@ -121,8 +121,6 @@ class Uploader:
 
     def _copy_source(self, job: UploadJob) -> Sent | None:
         """Copy the object that a program has copied the file from, if that has the same bytes; None: send the bytes."""
-        if job.size < COPIED_FROM:
-            return None
         with self._core.lock:
             source = self._copied_files.source_locked(job.ino)
         if source is None or nfc(source.key) == nfc(job.key):
@@ -184,8 +182,6 @@ class Uploader:
 
     def _resume(self, job: UploadJob) -> MultipartState | None:
         """The upload that this attempt continues. One of other bytes or metadata is aborted."""
-        if not job.begun:
-            return None
         with self._core.lock:
             state = self._core.journal.multipart(job.ino)
         if state is None:
