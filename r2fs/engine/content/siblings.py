@@ -1,4 +1,5 @@
-"""Siblings: the files of a directory to download next, while a program opens its files in the order of their names.
+"""Siblings: the files of a directory to download next, while a program opens its files in the order of their names, or
+all of them in any order.
 
 Owns:    the last opens in a few directories, and how much the program reads of a file; the names chosen there and not
          opened since; the number that never were.
@@ -11,6 +12,10 @@ chance cost two GETs. Each chosen name that is opened widens the window, up to M
 Any other open ends the run; an open of one of the GAP names before changes nothing, since threads overtake each other.
 New names are chosen once half of the window has been opened, so that most opens cost no search.
 Names chosen in vain are surplus. A directory with more surplus than half of its names has to show a longer run first.
+
+A program that opens SCATTERED files and a SHARE of all names, none of which follows the one before, may be about to open
+all of them, shuffled: as many further names as it has opened files that were not here, so that at most half of all
+downloads are surplus. It ends with ORDERLY opens in order, or where far fewer of these names are opened than by chance.
 
 A program that fills a list of takes reads the beginnings of its files alone. The reads of the last file tell how much
 of the next ones is worth a download; the first read of a run that tells anything chooses names by itself.
@@ -33,6 +38,11 @@ FIRST = 2  # names chosen at the begin of a run
 STEP = 8  # names in the window after the first that was opened; then it doubles
 MOST = 64  # names in the largest window
 WARY = 8  # factor of the opens in order that are needed, after too much surplus
+SCATTERED = 16  # opens out of order
+SHARE = 32  # names of the directory for each open
+ORDERLY = 4  # opens in order: by chance next to never
+EVIDENCE = 8.0  # names chosen in any order that chance would have opened, before this is judged
+UNLUCKY = 4  # times fewer were opened
 DIRECTORIES = 8  # remembered; the least recently used is forgotten first
 LARGEST = 100_000  # names of a directory: their sorting takes some milliseconds
 HEAD = 512 << 10  # bytes: a program that reads no further reads beginnings
@@ -87,8 +97,19 @@ class _Directory:
     reads: Reads = field(default_factory=Reads)
     ahead: dict[str, Chosen] = field(default_factory=dict)  # in order; neither opened nor given up
     bytes: int = 0  # of `ahead`
+    doubt: int = 1  # factor of the opens for each name that is chosen in any order
+    jumps: int = 0  # opens out of order since the last ones in order
+    opens: int = 0  # of files that were not here, or fetched ahead
+    scattered: int = 0  # names chosen in any order
+    hits: int = 0  # of these, opened; without those that were judged
+    expected: float = 0.0  # of these, opened if all names are equally likely; likewise
     count: int = 0  # names chosen since the surplus was last judged too much
     surplus: int = 0  # of them
+
+    @property
+    def is_shuffled(self) -> bool:
+        """True while names are chosen in any order."""
+        return self.jumps >= SCATTERED * self.doubt and 0 < len(self.names) <= SHARE * self.opens
 
     def take(self, name: str) -> Chosen | None:
         chosen = self.ahead.pop(name, None)
@@ -149,19 +170,32 @@ class Siblings:
         if directory is None:
             return cold and self._remember(ino, name, children)
         self._directories.move_to_end(ino)
+        waiting = len(directory.ahead)
         hit = directory.take(name) is not None
         if name == directory.last:
             return False
+        directory.opens += cold or hit
         at = directory.index(name, children)
         steps = None if at is None else at - directory.at
         if steps is not None and -GAP <= steps <= 0:
             return False
         directory.last, directory.at = name, bisect_left(directory.names, name) if at is None else at
         if at is None or steps is None or not 0 < steps <= GAP:
+            directory.jumps += cold or hit
+            if directory.is_shuffled:
+                directory.run = 0
+                return self._is_worth_it(ino, directory, waiting, hit)
             self._give_up(ino, directory, len(directory.ahead))
             directory.end_run()
             return False
         directory.run += 1
+        if directory.is_shuffled:
+            if directory.run < ORDERLY:
+                return self._is_worth_it(ino, directory, waiting, hit)
+            self._end_scattered(directory)
+            directory.run = ORDERLY
+        if directory.run >= ORDERLY:
+            directory.jumps = 0
         if hit:
             directory.window = min(MOST, max(STEP, 2 * directory.window))
         if directory.ahead:
@@ -180,18 +214,43 @@ class Siblings:
         directory = self._directories[ino]
         chosen: list[Chosen] = []
         names, at = directory.names, directory.at
-        begin = max(at + 1, bisect_right(names, directory.looked))
-        for name in names[begin : at + 1 + directory.window]:
+        begin, end, most = bisect_right(names, directory.looked), at + 1 + directory.window, MOST
+        if directory.is_shuffled:
+            end, most = begin + MOST, max(0, directory.opens // directory.doubt - directory.scattered)
+        else:
+            begin = max(at + 1, begin)
+        for name in names[begin:end]:
             size = 0 if name in directory.ahead else size_of(name, directory.reads)
-            if size and directory.bytes + size > limit:
+            if len(chosen) == most or (size and directory.bytes + size > limit):
                 break
             directory.looked = name
             if size:
                 directory.ahead[name] = Chosen(ino, name, size, directory.reads.tail)
                 directory.bytes += size
-                directory.count += 1
                 chosen.append(directory.ahead[name])
+        if directory.is_shuffled:
+            directory.scattered += len(chosen)
+        else:
+            directory.count += len(chosen)
         return chosen
+
+    def _is_worth_it(self, ino: int, directory: _Directory, waiting: int, hit: bool) -> bool:
+        """Note an open in any order, with `waiting` names chosen before; end it where hardly any of these is opened."""
+        directory.hits += hit
+        directory.expected += waiting / max(1, len(directory.names) - directory.opens)
+        if directory.expected < EVIDENCE:
+            return True
+        unlucky = UNLUCKY * directory.hits < directory.expected
+        directory.hits, directory.expected = 0, 0.0
+        if unlucky:
+            log.debug("inode %d: files fetched ahead of opens in no order, in vain", ino)
+            directory.doubt *= WARY
+            self._end_scattered(directory)
+        return not unlucky
+
+    def _end_scattered(self, directory: _Directory) -> None:
+        self.surplus += len(directory.ahead)
+        directory.end_run()
 
     def _remember(self, ino: int, name: str, children: Collection[str]) -> bool:
         """True if a run begins."""
@@ -240,7 +299,10 @@ class Siblings:
         if self.wants(chosen):
             directory = self._directories[chosen.directory]
             directory.take(chosen.name)
-            directory.count -= 1
+            if directory.is_shuffled:
+                directory.scattered -= 1
+            else:
+                directory.count -= 1
 
     def failed(self, chosen: Chosen) -> None:
         """End the run of a directory: a download failed. Its other choices are no surplus.
@@ -249,6 +311,9 @@ class Siblings:
         """
         if self.wants(chosen):
             directory = self._directories[chosen.directory]
-            directory.count -= len(directory.ahead)
-            directory.needed *= WARY
+            if directory.is_shuffled:
+                directory.doubt *= WARY
+            else:
+                directory.count -= len(directory.ahead)
+                directory.needed *= WARY
             directory.end_run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +14,19 @@ import pytest
 from r2fs.engine.content import prefetch
 from r2fs.engine.content.disk_space import Disk
 from r2fs.engine.content.jobs import AHEAD
-from r2fs.engine.content.siblings import DIRECTORIES, FIRST, GAP, LARGEST, MANY, MOST, STEP, Chosen, Siblings
+from r2fs.engine.content.siblings import (
+    DIRECTORIES,
+    FIRST,
+    GAP,
+    LARGEST,
+    MANY,
+    MOST,
+    ORDERLY,
+    SHARE,
+    STEP,
+    Chosen,
+    Siblings,
+)
 from r2fs.engine.content.source import Hedges
 from r2fs.model.errors import R2fsError, Unavailable
 from r2fs.model.ports import NoKernelCache
@@ -34,10 +46,11 @@ def choose(
     size: int = 1,
     limit: int = LIMIT,
     cold: bool = True,
+    here: Collection[str] = (),
 ) -> list[Chosen]:
-    """Open a file; return the choices. All files have `size` bytes."""
+    """Open a file; return the choices. All files have `size` bytes, and those of `here` are here."""
     chooses = siblings.opened(ino, name, cold, names)
-    return siblings.choose(ino, lambda name, reads: size, limit) if chooses else []
+    return siblings.choose(ino, lambda name, reads: 0 if name in here else size, limit) if chooses else []
 
 
 class Program:
@@ -51,12 +64,16 @@ class Program:
         self.chosen: list[int] = []
         self.choices: list[Chosen] = []
         self.opened: set[int] = set()
+        self.here: dict[int, set[str]] = {}
 
     def open(self, *numbers: int, ino: int = 1, cold: bool = True) -> list[int]:
         """The numbers chosen at the last of these opens."""
         new: list[int] = []
         for n in numbers:
-            chosen = choose(self.siblings, ino, NAMES[n], self.names, self.size, self.limit, cold)
+            here = self.here.setdefault(ino, set(BEFORE))
+            here.add(NAMES[n])
+            chosen = choose(self.siblings, ino, NAMES[n], self.names, self.size, self.limit, cold, here)
+            here |= {one.name for one in chosen}
             self.choices += chosen
             new = [NAMES.index(one.name) for one in chosen]
             self.chosen += new
@@ -158,11 +175,54 @@ def test_a_jump_ends_the_run() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_in_random_order_next_to_none_are_chosen(seed: int) -> None:
+def test_in_random_order_as_many_are_chosen_as_were_opened(seed: int) -> None:
     program, order = Program(), list(range(len(NAMES)))
     random.Random(seed).shuffle(order)
+    cold = 0
+    for n in order:
+        cold += n not in program.chosen
+        program.open(n, cold=n not in program.chosen)
+        assert len(program.chosen) <= len(program.opened) + FIRST
+        if len(program.opened) < len(NAMES) // SHARE:
+            assert len(program.chosen) <= FIRST
+    assert len(set(program.chosen)) == len(program.chosen)
+    assert cold < len(NAMES) / 2
+    assert program.siblings.surplus <= FIRST
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_in_random_order_few_are_chosen_where_these_are_not_opened(seed: int) -> None:
+    program, order = Program(), list(range(600, len(NAMES)))
+    random.Random(seed).shuffle(order)
     program.open(*order)
-    assert len(program.chosen) <= FIRST
+    assert len(program.chosen) < 200
+    assert program.siblings.surplus > 0
+
+
+def test_files_opened_again_and_again_choose_no_more() -> None:
+    program, few = Program(), random.Random(3).sample(range(len(NAMES)), 40)
+    for n in few * 20:
+        program.open(n, cold=n not in program.opened)
+    assert len(program.chosen) <= len(few)
+
+
+def test_opens_in_order_end_the_choice_of_any() -> None:
+    program, order = Program(), random.Random(5).sample(range(500), 100)
+    program.open(*order)
+    chosen = len(program.chosen)
+    assert chosen > 50
+    program.open(*range(900, 900 + ORDERLY + 1))
+    assert program.chosen[-1] > 900
+    assert not any(one.name < NAMES[900] and program.siblings.wants(one) for one in program.choices)
+    assert program.siblings.surplus > 0
+
+
+def test_in_random_order_the_bytes_are_bounded() -> None:
+    program = Program(size=1000, limit=5000)
+    for n in random.Random(4).sample(range(len(NAMES)), 300):
+        program.open(n)
+        assert sum(program.siblings.wants(one) for one in program.choices) <= 5
+    assert len(program.chosen) >= 5
 
 
 def test_too_much_surplus_asks_for_a_longer_run() -> None:
@@ -382,13 +442,14 @@ def test_the_kernel_is_not_told_of_what_it_has_not_seen(engine: Engine, store: G
     assert not told
 
 
-def test_in_random_order_there_are_no_more_requests_than_files(engine: Engine, store: Gate) -> None:
+def test_in_random_order_there_are_at_most_two_requests_for_a_file(engine: Engine, store: Gate) -> None:
     names = fill(store)
     order = random.Random(7).sample(names, 60)
     for name in order:
         engine.read(name)
         settled(engine)
-    assert len(store.gets()) <= len(order) + FIRST
+    assert len(order) < len(store.gets()) <= 2 * len(order)
+    assert len(set(store.gets())) == len(store.gets())
 
 
 def test_a_jump_stops_it(engine: Engine, store: Gate) -> None:
