@@ -172,6 +172,7 @@ def test_requests_are_counted_as_they_are_sent(store: RetryingStore, proxy: Faul
 
 WITHOUT_BOTO3 = """
 import sys
+from r2fs.model.addresses import UrlRequest
 from r2fs.model.ports import SystemClock
 from r2fs.model.settings import Bucket, Credentials
 from r2fs.store.s3.store import connect
@@ -182,6 +183,7 @@ store = connect(Bucket("s3", sys.argv[2], endpoint_url=sys.argv[1], credentials=
 store.check()
 everything(store)
 assert not store.keys.renew(0)
+store.presign("wire/a", UrlRequest(60))
 store.close()
 assert not {"boto3", "urllib3"} & set(sys.modules)
 """

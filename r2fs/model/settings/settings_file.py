@@ -18,7 +18,6 @@ Fails: SettingsError with file and line.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -59,6 +58,8 @@ class SettingsFile:
 
 def near(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """Hint in brackets with similar names, or an empty text."""
+    import difflib  # for wrong names alone
+
     close = difflib.get_close_matches(name.replace("-", "_"), list(known), 3, likeness)
     return f" (is {' or '.join(close)} meant?)" if close else ""
 

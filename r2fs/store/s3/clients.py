@@ -218,6 +218,16 @@ class Clients:
         answer: Mapping[str, Any] = getattr(self.current, METHODS[operation])(**asked)
         return answer
 
+    def presign(self, operation: str, asked: Mapping[str, Any], expires_s: int) -> str:
+        """Return a URL for one of METHODS, signed with the key in use."""
+        requests = self.requests() if asked["Key"] else None
+        url = None if requests is None else requests.presign(operation, asked, expires_s)
+        if url is None:
+            url = self.current.generate_presigned_url(
+                METHODS[operation], Params=dict(asked), ExpiresIn=expires_s
+            )
+        return url
+
     def requests(self) -> Requests | None:
         """Return the requests without boto3, with the key in use; None: boto3 sends them all, or says why not.
 

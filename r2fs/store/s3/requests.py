@@ -61,6 +61,7 @@ _QUERY = {
     "MaxKeys": "max-keys",
     "PartNumber": "partNumber",
     "Prefix": "prefix",
+    "ResponseContentDisposition": "response-content-disposition",
     "StartAfter": "start-after",
     "UploadId": "uploadId",
 }
@@ -215,6 +216,15 @@ class Requests:
         if verdict.is_open:
             fields["Body"] = response.raw
         return fields
+
+    def presign(self, operation: str, asked: Mapping[str, Any], expires_s: int) -> str | None:
+        """Return a URL for anybody; None: requests are not signed."""
+        if self._signer is None:
+            return None
+        path = self._base + encoded_key(asked["Key"])
+        query = {_QUERY[name]: str(value) for name, value in asked.items() if name in _QUERY}
+        signed = self._signer.presign(OPERATIONS[operation].method, path, query, self._host, expires_s)
+        return f"{self._server}{path}?{signed}"
 
     def connect_ahead(self) -> None:
         self._connections.connect_ahead(self._server)

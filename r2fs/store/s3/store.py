@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from r2fs.model.addresses import SignedUrl, UrlRequest, attachment, token_end_s
 from r2fs.model.errors import (
@@ -54,9 +54,6 @@ from r2fs.store.s3.values import (
 )
 from r2fs.store.s3.wire import Answer
 from r2fs.store.s3.xml import Malformed
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT_S = 10.0
 BUCKET_SEEN_S = 60.0  # for so long a HEAD's 404 is taken for the key's, not the bucket's
@@ -111,10 +108,6 @@ class S3Store:
         self._packed = Packed(self._translated)
         # A float that any thread may set: when an answer last proved that the bucket exists.
         self._bucket_seen_s = float("-inf")
-
-    @property
-    def _client(self) -> S3Client:
-        return self._clients.current
 
     def _translated(self, key: str = "", outgoing: Outgoing | None = None) -> AbstractContextManager[Answer]:
         return translated(key or self.url, self._checks.host, outgoing, self._checks.dated)
@@ -364,12 +357,12 @@ class S3Store:
             raise Refused(
                 f"{printable(key)}: a mount without credentials signs no URL: mount with a key, or use --public"
             )
-        params: Any = self._at(key)
+        params = self._at(key)
         if request.download_name is not None:
             params["ResponseContentDisposition"] = attachment(request.download_name)
-        method = "put_object" if request.put else "get_object"
+        operation = "PutObject" if request.put else "GetObject"
         with self._translated(key):
-            url = self._client.generate_presigned_url(method, Params=params, ExpiresIn=request.expires_s)
+            url = self._clients.presign(operation, params, request.expires_s)
         token = credentials.session_token
         temporary = token is not None or "X-Amz-Security-Token=" in url
         return SignedUrl(url, temporary, token_end_s(token) if token else None)

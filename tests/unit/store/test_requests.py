@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from xml.etree.ElementTree import canonicalize
 
 import botocore.auth
@@ -274,6 +274,26 @@ def test_requests_go_where_boto3s_go_with_what_they_say(both: Any, place: str) -
     same_request(store, session, "HeadBucket", {"Bucket": bucket})
     batch = {"Objects": [{"Key": key} for key in DELETED], "Quiet": True}
     same_request(store, session, "DeleteObjects", {"Bucket": bucket, "Delete": batch})
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if place != "anonymous"])
+def test_urls_are_those_of_boto3(both: Any, place: str) -> None:
+    store, _ = both(place)
+    clients, bucket = store._clients, PLACES[place].name
+    for key in (*ODD_KEYS, "takes/07 ä+%.wav"):
+        for operation, more in (
+            ("GetObject", {}),
+            ("GetObject", {"ResponseContentDisposition": "attachment; filename*=UTF-8''t%C3%A4ke%20+7.wav"}),
+            ("PutObject", {}),
+        ):
+            asked = {"Bucket": bucket, "Key": key, **more}
+            ours = urlsplit(clients.presign(operation, asked, 3600))
+            theirs = urlsplit(
+                clients.current.generate_presigned_url(METHODS[operation], Params=asked, ExpiresIn=3600)
+            )
+            place_of_boto = (theirs.scheme, theirs.netloc.removesuffix(":443"), theirs.path)
+            assert (ours.scheme, ours.netloc, ours.path) == place_of_boto
+            assert dict(parse_qsl(ours.query)) == dict(parse_qsl(theirs.query))
 
 
 @pytest.mark.parametrize("place", ["path", "virtual"])
