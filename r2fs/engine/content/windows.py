@@ -5,8 +5,8 @@ Never:   downloads, or knows which bytes are in the file.
 Locks:   none: a Source's is held by the caller.
 
 The first read of a sequence requests at most FIRST bytes: a program that reads a header alone gets it soon, and pays for
-no more. The second one opens a window of SECOND bytes; so does a first one of more than FIRST bytes at the file's
-begin, as programs that copy send it, unless the last such was followed by no other read. Once PIECE bytes have been
+no more. The second one opens a window of SECOND bytes; so does a first one of FIRST bytes or more at the file's begin,
+as programs that copy cause it, unless the last such was followed by no other read. Once PIECE bytes have been
 read in a row, the window holds what arrives in AHEAD_S at the measured rate: on a fast line enough that no connection
 pauses, on a slow one so little that other readers wait no longer than that.
 
@@ -80,8 +80,11 @@ def tail(key: str, size: int) -> Range:
 
 
 def is_bulk(start: int, stop: int) -> bool:
-    """True for a first read of [start, stop) that is longer than a header."""
-    return start == 0 and stop > FIRST
+    """True for a first read of [start, stop) that is longer than a header's.
+
+    The kernel makes one of FIRST bytes of a program's read of 256 KiB, as by cp(1).
+    """
+    return start == 0 and stop >= FIRST
 
 
 def piece_of(window: int, gets: int, least: int = PIECE) -> int:

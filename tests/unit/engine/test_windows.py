@@ -403,14 +403,14 @@ def test_a_read_too_long_for_a_header_opens_a_window_unless_it_was_all_the_last_
         store.gets.clear()
         opened = engine.open(name)
         for number in range(reads):
-            read(engine, opened.handle, number * 64 * KIB, 64 * KIB)
+            read(engine, opened.handle, number * windows.FIRST, windows.FIRST)
         engine.close(opened)
         return max(stop for _, stop in store.gets)
 
-    assert fetched("first", 1) > 64 * KIB
-    assert fetched("second", 1) == 64 * KIB, "the first was not read on"
-    assert fetched("third", 2) > 128 * KIB
-    assert fetched("fourth", 1) > 64 * KIB, "the third was"
+    assert fetched("first", 1) > windows.FIRST
+    assert fetched("second", 1) == windows.FIRST, "the first was not read on"
+    assert fetched("third", 2) > 2 * windows.FIRST
+    assert fetched("fourth", 1) > windows.FIRST, "the third was"
 
 
 def test_nothing_is_read_ahead_where_the_user_wants_none(
