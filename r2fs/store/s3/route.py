@@ -20,8 +20,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import botocore
 
+from r2fs.model import owned_paths
 from r2fs.model.settings import Bucket
-from r2fs.store.s3.session import AWS_FILES
+from r2fs.store.s3.session import aws_files
 from r2fs.store.s3.signing import key_of_settings
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ _REGION = re.compile(rf"(?!aws-){_LABEL}\Z")
 _NAME = re.compile(
     r"[a-z0-9]([a-z0-9]|-(?!-)){1,61}[a-z0-9]\Z"
 )  # `--` marks kinds of buckets that AWS alone has
+# Settings of AWS's files that make another route of the same, or other certificates.
+_SETTING = re.compile(rb"^\s*(ca_bundle|data_path|s3|services|use_\w+)\s*[=:]", re.MULTILINE | re.IGNORECASE)
 # Variables by which botocore reads other settings, or makes another route of the same.
 _VARIABLES = (
     "AWS_PROFILE",
@@ -75,6 +78,17 @@ def is_proxied(url: str) -> bool:
     return parts.scheme in getproxies() and not proxy_bypass(parts.netloc)
 
 
+def _has_a_say(path: str) -> bool:
+    """True if AWS's file may hold settings of a route, or must not be read."""
+    try:
+        owned_paths.check_file(path, os.stat(path))
+        return _SETTING.search(Path(path).read_bytes()) is not None
+    except FileNotFoundError:
+        return False
+    except OSError:  # boto3 tells, if it needs the file
+        return True
+
+
 def route_of_settings(bucket: Bucket) -> Route | None:
     """Return the route that boto3 would take, where the settings alone decide it; None: boto3's client tells it."""
     found = _ENDPOINT.match(bucket.endpoint_url or "")
@@ -87,7 +101,7 @@ def route_of_settings(bucket: Bucket) -> Route | None:
         or not _NAME.match(bucket.name)
         or is_proxied(found[0])
         or any(name in os.environ for name in _VARIABLES)
-        or any(Path(os.environ.get(name) or usual).expanduser().exists() for name, usual in AWS_FILES.items())
+        or any(map(_has_a_say, aws_files().values()))
     ):
         return None
     host, base = found["host"], found["base"]

@@ -52,10 +52,17 @@ def _keep_few_endpoints(session: Session) -> None:
         partition["services"] = {name: services[name] for name in NEEDED if name in services}
 
 
+def aws_files() -> dict[str, str]:
+    """Return the paths of AWS's files, which may not be there, by the variables that name them."""
+    return {
+        variable: os.path.expanduser(os.environ.get(variable) or usual)
+        for variable, usual in AWS_FILES.items()
+    }
+
+
 def _check_aws_files() -> None:
     """Refuse AWS's files that other users can change: botocore runs the `credential_process` that they name."""
-    for variable, usual in AWS_FILES.items():
-        path = os.path.expanduser(os.environ.get(variable) or usual)
+    for variable, path in aws_files().items():
         try:
             owned_paths.check_file(path, os.stat(path))
         except owned_paths.UnsafePath as error:

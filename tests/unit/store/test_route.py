@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore import configprovider
+from botocore.exceptions import BotoCoreError
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 from hypothesis import given, settings
@@ -134,6 +137,74 @@ def test_what_boto3_alone_knows(changed: dict[str, Any]) -> None:
 )
 def test_variables_that_have_a_say(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    assert route_of_settings(R2) is None
+
+
+CONFIG = """
+[default]
+region = eu-west-1
+output = json
+[profile work]
+role_arn = arn:aws:iam::1:role/a
+source_profile = default
+"""
+NAMES_IN_FILES = sorted(
+    {
+        name
+        for rows in (
+            configprovider.BOTOCORE_DEFAUT_SESSION_VARIABLES,
+            configprovider.DEFAULT_PROXIES_CONFIG_VARS,
+        )
+        for first, *_ in rows.values()
+        for name in (first if isinstance(first, list) else [first])
+        if isinstance(name, str) and not name.startswith("csm_")  # opens a socket
+    }
+    | {"endpoint_url", "signature_version", "s3", "proxies"}
+)
+
+
+@pytest.fixture
+def aws_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    path = tmp_path / "config"
+    path.write_text(CONFIG)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    return path
+
+
+def test_a_file_for_the_aws_command_has_no_say(aws_config: Path) -> None:
+    assert route_of_settings(R2) == by_boto(R2)
+
+
+@pytest.mark.parametrize("name", NAMES_IN_FILES)
+@pytest.mark.parametrize("value", ["true", "2"])
+def test_no_setting_of_a_file_is_overlooked(aws_config: Path, name: str, value: str) -> None:
+    """With it boto3 goes the same way and trusts the same, or it is asked."""
+    aws_config.write_text(f"[default]\n{name} = {value}\n")
+    found = route_of_settings(R2)
+    if found is None:
+        return
+    try:
+        client = make_client(R2, RequestCounter(), 1, 1)
+    except (BotoCoreError, ValueError, AttributeError):
+        return  # a value that boto3 refuses, for what r2fs does without
+    assert (route_of(client, R2.name), trusted_by(client)) == (found, trusted_by_environment())
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "spelled", ["  CA_Bundle : /x", "s3 =\n  use_accelerate_endpoint = true", "use_fips_endpoint=1"]
+)
+def test_settings_in_any_spelling(aws_config: Path, spelled: str) -> None:
+    aws_config.write_text(f"[default]\n{spelled}\n")
+    assert route_of_settings(R2) is None
+
+
+@pytest.mark.timeout(20)
+def test_a_file_that_must_not_be_read_is_left_to_boto3(aws_config: Path) -> None:
+    aws_config.unlink()
+    os.mkfifo(aws_config)
     assert route_of_settings(R2) is None
 
 
