@@ -28,6 +28,12 @@ from r2fs.model.ports import (
 from r2fs.model.records import ObjectInfo
 from r2fs.model.settings import Settings
 
+HEADS = 64  # answers kept
+RECENT_S = (
+    0.25  # age of an answer that still serves: some round trips, as between any look and the write after it
+)
+NO_HEAD: tuple[float, ObjectInfo | None] = (0.0, None)
+
 
 @dataclass(slots=True, eq=False)
 class Core:
@@ -49,6 +55,8 @@ class Core:
     changed: Condition = field(init=False)  # any change that a thread may wait for
     frugal: bool = False  # nothing is fetched ahead of need; replaced by set_frugal_locked() alone
     stopping: bool = False  # set together with `ended`
+    # changed by single operations of dict: the latest HEADs by key, each with Clock.monotonic() before it was sent
+    _heads: dict[str, tuple[float, ObjectInfo]] = field(default_factory=dict)
     # thread-safe: for threads that wait for the end alone, and not for each change
     ended: Event = field(default_factory=Event)
 
@@ -65,10 +73,22 @@ class Core:
 
     def head(self, key: str) -> ObjectInfo | None:
         """HEAD, without the lock; None: the bucket has no object at the key. Raises StoreError."""
+        sent_at_s = self.clock.monotonic()
         try:
-            return self.store.head(key)
+            info = self.store.head(key)
         except ObjectMissing:
             return None
+        if len(self._heads) >= HEADS:
+            self._heads.clear()
+        self._heads[key] = sent_at_s, info
+        return info
+
+    def recent_head(self, key: str, etag: str | None) -> ObjectInfo | None:
+        """As `head`; the answer to a HEAD that was sent RECENT_S ago serves, if it is of the version `etag`."""
+        sent_at_s, info = self._heads.get(key, NO_HEAD)
+        if info is not None and info.etag == etag and self.clock.monotonic() - sent_at_s <= RECENT_S:
+            return info
+        return self.head(key)
 
     def change_settings_locked(self, settings: Settings) -> None:
         """Replace the settings: each is read where it is needed."""

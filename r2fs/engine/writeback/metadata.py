@@ -73,8 +73,11 @@ class UploadMetadata:
         return replace(job, facts=replace(facts, extra=of_new_bytes(facts.extra)))
 
     def _with_news(self, job: UploadJob, stored: Facts) -> UploadJob:
-        """Merge another host's change of metadata alone: the ETag stays, and so the PUT's condition holds."""
-        info = self._core.head(job.key)
+        """Merge another host's change of metadata alone: the ETag stays, and so the PUT's condition holds.
+
+        With close-to-open, the HEAD of the open may have been sent just before.
+        """
+        info = self._core.recent_head(job.key, job.expected_etag)
         if info is None or info.etag != job.expected_etag:
             return job  # the condition decides
         there = attributes_from(info)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from r2fs.engine.inodes.core import RECENT_S
 from r2fs.engine.namespace.close_to_open import ANSWER_S
 from r2fs.model.errors import NotFound, ReadFailed, Stale, Unavailable, WouldWait
 from r2fs.model.ports import Caller
@@ -122,6 +123,26 @@ def test_an_open_is_one_request(engine: Engine, store: MemoryStore, clock: Later
     assert asked(store) == {"get": 1}
     engine.read("small.wav")
     assert asked(store) == {"head": 1}
+
+
+@pytest.mark.parametrize(("pause_s", "heads"), [(0.0, 1), (RECENT_S + 0.01, 2)])
+def test_a_rewrite_that_is_sent_at_once_looks_once(
+    make: MakeEngine, store: MemoryStore, clock: Later, pause_s: float, heads: int
+) -> None:
+    """The HEAD of the open also shows what another host has changed beside the bytes: it is kept."""
+    engine = make(clock=clock, threads=False, upload_delay_s=0.0)
+    engine.write("take.wav", b"first")
+    engine.run_due()
+    clock.advance(1.0)
+    store.set_metadata("take.wav", **{**store.metadata("take.wav"), "colour": "blue"})
+    asked(store)
+    opened = engine.open("take.wav", os.O_WRONLY | os.O_TRUNC)
+    engine.fs.write(engine.caller, opened.handle, 0, b"second")
+    engine.close(opened)
+    clock.advance(pause_s)
+    engine.run_due()
+    assert asked(store) == {"head": heads, "put": 1}
+    assert (store.data("take.wav"), store.metadata("take.wav")["colour"]) == (b"second", "blue")
 
 
 def test_another_hosts_new_file_is_one_list_and_one_get(engine: Engine, store: MemoryStore) -> None:
