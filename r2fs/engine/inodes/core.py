@@ -84,7 +84,7 @@ class Core:
         return info
 
     def recent_head(self, key: str, etag: str | None) -> ObjectInfo | None:
-        """As `head`; the answer to a HEAD that was sent RECENT_S ago serves, if it is of the version `etag`."""
+        """Return the answer to a HEAD of RECENT_S ago, if it is of the version `etag`; else to a new one."""
         sent_at_s, info = self._heads.get(key, NO_HEAD)
         if info is not None and info.etag == etag and self.clock.monotonic() - sent_at_s <= RECENT_S:
             return info

@@ -43,7 +43,9 @@ from r2fs.model.transitions import claimed, expecting, released
 
 log = logging.getLogger(__name__)
 
-MAPPED_S = 1.0  # between two looks at a closed file still mapped for writing
+# Between two looks at a closed file that a program could still write to: as long as it is closed. The kernel drops its
+# own descriptor a moment after the last close; a mapping may stay for hours.
+CLOSED_S, MAPPED_S = 0.002, 1.0
 SMALL = 1 << 20  # bytes: the claims of files below are worth a common transaction
 
 Task = Callable[[], None]
@@ -208,8 +210,8 @@ class Preparation:
         fd = None
         if pending.changed and pending.staged is not None:
             fd = self._staged_files.closed_fd(node)
-            if fd is None:  # closed, and still mapped for writing: the end of its writes is not known yet
-                self._queue.add_locked(item, now + MAPPED_S)
+            if fd is None:  # the end of its writes is not known yet
+                self._queue.add_locked(item, now + min(max(CLOSED_S, now - node.flushed_s), MAPPED_S))
                 return None
         try:
             job = self._claim_locked(node, keys, fd)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from r2fs.disk import filecalls
+from r2fs.engine.writeback.preparation import CLOSED_S
 from r2fs.engine.writeback.queue import BURST_S, GIVE_WAY_S, QUIET_S
 from r2fs.model.errors import DirectoryNotEmpty, NoSpace, NotFound, ReadFailed, Refused, Unavailable
 from r2fs.model.keys import conflict_name
@@ -152,6 +153,33 @@ def test_past_the_dirty_limit_writers_wait_then_get_no_space(make: MakeEngine, s
     engine.write("b.wav", b"y")
     engine.drain()
     assert store.keys() == ["a.wav", "b.wav"]
+
+
+def test_a_file_that_is_still_held_for_writing_is_sent_soon_after(make: MakeEngine, store: MemoryStore):
+    """The kernel drops its own descriptor a moment after close(); a mapping stays, and is not looked at all the time."""
+    clock = ManualClock()
+    engine = make(threads=False, clock=clock, upload_delay_s=0.0)
+    engine.write("a.wav", b"take")
+    [staged] = [path for path in engine.staged_files() if path.stat().st_size == 4]
+    held = os.open(staged, os.O_WRONLY)
+    engine.run_due()
+    os.close(held)
+    clock.advance(2 * CLOSED_S)
+    engine.run_due()
+    assert store.data("a.wav") == b"take"
+
+    engine.write("a.wav", b"take 2")
+    [staged] = [path for path in engine.staged_files() if path.stat().st_size == 6]
+    held, looks, end_s = os.open(staged, os.O_WRONLY), 0, clock.monotonic() + 10.0
+    while clock.monotonic() < end_s:
+        engine.run_due()
+        looks += 1
+        due_s = engine.next_due_s()
+        assert due_s is not None
+        clock.advance(due_s - clock.monotonic())
+    os.close(held)
+    assert looks <= 10 + 10, "at twice the time each, then each second"
+    assert store.data("a.wav") == b"take"
 
 
 @pytest.mark.expect_warnings("parked")
