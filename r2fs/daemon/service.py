@@ -55,7 +55,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 RESTART_SIGNAL = signal.SIGUSR2
 POLL_S = 0.02  # between two probes of a starting mount
 LOCKED_S = 10.0  # for the lock of a killed daemon, which ends with the process
-TIDY_S = 60.0  # between two checks of the session log's size
+TIDY_S = 60.0  # between two checks of the session log's size, and two trims of the heap
 DETACHED_S = 5.0  # for the last files of a lazily detached mount; then the process ends it
 CONNECTIONS = 4  # opened at the start: for both ends of a file, and its neighbours
 
@@ -200,7 +200,7 @@ class Service:
         self._threads.start("control", control.run)
         self._threads.start("signals", lambda: self._take_signals(parts, stopping))
         self._threads.start("spending", lambda: parts.spending.run(self._threads.ended), joined=True)
-        self._threads.start("session-log", lambda: self._tidy(parts.takeover))
+        self._threads.start("tidy", lambda: self._tidy(parts.takeover))
         if self._launch.source is not None:
             reload = Reload(self._launch.source, parts, stopping, self._threads, self._clock)
             self._threads.start("settings", lambda: reload.run(self._threads.ended))
@@ -246,6 +246,7 @@ class Service:
     def _tidy(self, takeover: TakeOver) -> None:
         while not self._clock.wait(self._threads.ended, TIDY_S):
             takeover.tidy()
+            starting.trim_heap()
 
     def _take_signals(self, parts: Parts, stopping: Stopping) -> None:
         """Take signals, which are blocked in every thread: libfuse's loop would run no handler."""

@@ -1,4 +1,4 @@
-"""Steps of a start before the daemon's threads run, and their interruption by a signal.
+"""Steps of a start before the daemon's threads run, and their interruption by a signal; the heap's bounds.
 
 Fails:   StateLocked; KeyboardInterrupt at SIGINT and Stopped at SIGTERM or SIGHUP, within `interruptible`.
 """
@@ -109,6 +109,15 @@ def bound_heap() -> None:
         (M_TRIM_THRESHOLD, SPARE_HEAP),
     ):
         mallopt(parameter, value)
+
+
+def trim_heap() -> None:
+    """Give back memory that is free between blocks in use, some MB after downloads. Of glibc; elsewhere nothing."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except AttributeError:
+        return
+    trim(0)
 
 
 def freeze_modules() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,6 +71,28 @@ def test_the_heap_is_bounded_where_the_libc_can(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(starting.ctypes, "CDLL", lambda name: SimpleNamespace())
     starting.bound_heap()
     assert len(called) == 3
+
+
+HOLES = """
+import sys
+from r2fs.daemon import starting
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+starting.bound_heap()
+blocks = [b"x" * 60_000 + str(number).encode() for number in range(400)]
+del blocks[::2]
+before = resident()
+starting.trim_heap()
+sys.exit(before - resident() < 8_000_000)
+"""
+
+
+def test_memory_between_blocks_in_use_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run([sys.executable, "-c", HOLES], check=True, timeout=60)
+    monkeypatch.setattr(starting.ctypes, "CDLL", lambda name: SimpleNamespace())
+    starting.trim_heap()
 
 
 def test_garbage_is_collected_from_the_start_of_the_engine_on():
