@@ -178,7 +178,7 @@ class BaseBytes(OpenFile):
         with self._ready:
             if self.complete or self.in_memory or self.closed:
                 return
-            with self._same_times_locked():
+            with self._same_times_locked(self.fd):
                 for hole in self._holes_locked(start, stop):
                     try:
                         if not filecalls.allocate(self.fd, *hole, self.path):
@@ -192,7 +192,7 @@ class BaseBytes(OpenFile):
         with self._ready:
             if self.complete or self.in_memory or self.closed:
                 return
-            with self._same_times_locked():
+            with self._same_times_locked(self.fd):
                 for hole in self._holes_locked(start, stop):
                     filecalls.free(self.fd, *hole, self.path)
 
@@ -204,13 +204,13 @@ class BaseBytes(OpenFile):
         with self._ready:
             if self.complete:
                 return
-            view = memoryview(data)
+            view, fd = memoryview(data), self.fd
             try:
-                with self._same_times_locked():
+                with self._same_times_locked(fd):
                     for start, end in self._holes_locked(offset, offset + len(data)):
                         while start < end:  # a write that a full disk cut short raises at the next turn
                             written = filecalls.write(
-                                self.fd, view[start - offset : end - offset], start, self.path
+                                fd, view[start - offset : end - offset], start, self.path
                             )
                             if seen:
                                 self._map.present.add(start, start + written)
@@ -220,17 +220,17 @@ class BaseBytes(OpenFile):
                     self._settle_locked()
 
     @contextmanager
-    def _same_times_locked(self) -> Iterator[None]:
+    def _same_times_locked(self, fd: int) -> Iterator[None]:
         """Set the file's times back afterwards: they are those of the last write by a program, or of utimens.
 
         After each call, not once a download: a daemon that is killed would leave a time for which no entry of the
         cache vouches, and with it all that the cache has of the file.
         """
-        before = os.fstat(self.fd)
+        before = os.fstat(fd)
         try:
             yield
         finally:
-            os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+            os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def _settle_locked(self) -> None:
         """Mark the file complete if its last hole is filled, and wake waiting threads. Called after a change of the map."""

@@ -157,6 +157,11 @@ class SparseFile(BaseBytes):
         with self._ready:
             return RangeSet([(0, self._map.size)]) if self.complete else self._map.present.copy()
 
+    def here_bytes(self) -> int:
+        """Return the number of present bytes."""
+        with self._ready:
+            return self._map.size if self.complete else self._map.present.total()
+
     @property
     def streams(self) -> bool:
         """True if `release` may give present ranges back to the disk."""

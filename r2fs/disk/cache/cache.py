@@ -104,7 +104,7 @@ class CleanCache:
     def _take_locked(self, table: Table, name: str, version: Version, into: Path, use: bool) -> Taken | None:
         row = table.row(name)
         if row is None or row.filename is None:
-            self._names.missed(table.names())
+            self._names.missed(table.names)
             return None
         if self._is_old_locked(name, row.stored_at_s):
             table.delete(name)

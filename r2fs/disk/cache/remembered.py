@@ -75,7 +75,7 @@ class Remembered:
         def load(table: Table) -> Any:
             row = table.row(name)
             if row is None:
-                self._names.missed(table.names())
+                self._names.missed(table.names)
             return None if row is None else json.loads(row.about)
 
         return self._shelf.run(load, None)

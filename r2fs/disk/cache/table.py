@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
@@ -368,12 +368,12 @@ class NameFilter:
         else:
             _enter(self._bits, name)
 
-    def missed(self, names: Iterable[str]) -> None:
+    def missed(self, names: Callable[[], Iterable[str]]) -> None:
         """Count a lookup without a row; at each LOAD_AFTERth fill an empty filter with `names`, all of the table."""
         self._missed += 1
         if self._bits is None and self._missed % LOAD_AFTER == 0:
             bits = bytearray((_MASK + 1) >> 3)
-            for name in names:
+            for name in names():
                 _enter(bits, name)
             self._bits, self._added = bits, 0
 

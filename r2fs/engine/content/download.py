@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
@@ -107,27 +106,10 @@ class Downloader:
         views = []
         for source, since_s, before in found:
             arrived, age_s = source.windows.rate.arrived - before, now_s - since_s
-            here = min(source.version.size, max(arrived, source.content.here().total()))
+            here = min(source.version.size, max(arrived, source.content.here_bytes()))
             rate = arrived / age_s if age_s > 0 else 0.0
             views.append(DownloadView(source.ino, source.version.size, here, rate, age_s))
         return tuple(views)
-
-    @contextmanager
-    def _shown(self, source: Source) -> Iterator[None]:
-        """Note a download of the file as under way, inside the block."""
-        with self._lock:
-            each = self._under_way.get(source)
-            if each is None:
-                each = _UnderWay(self._core.clock.monotonic(), source.windows.rate.arrived)
-                self._under_way[source] = each
-            each.pieces += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                each.pieces -= 1
-                if not each.pieces:
-                    del self._under_way[source]
 
     def damaged(self) -> tuple[str, ...]:
         """Return the reasons for objects whose bytes differed from their ETags at the last download."""
@@ -136,8 +118,19 @@ class Downloader:
 
     def download(self, source: Source, version: Version, piece: Piece) -> None:
         """Return when the piece is in the file. Raises Abandoned once no reader needs it."""
-        with self._shown(source):
+        with self._lock:
+            each = self._under_way.get(source)
+            if each is None:
+                each = _UnderWay(self._core.clock.monotonic(), source.windows.rate.arrived)
+                self._under_way[source] = each
+            each.pieces += 1
+        try:
             self._download(source, version, piece)
+        finally:
+            with self._lock:
+                each.pieces -= 1
+                if not each.pieces:
+                    del self._under_way[source]
 
     def _download(self, source: Source, version: Version, piece: Piece) -> None:
         start, stop = piece.start, piece.stop
@@ -149,7 +142,8 @@ class Downloader:
                 return
             if not check.wrong:
                 if source.content.accept(start, stop, check.files):
-                    self._note(version, None)
+                    if self._damaged:
+                        self._note(version, None)
                     return
                 continue
             reason = (

@@ -105,10 +105,9 @@ class Reader:
             self._wait(source, start, stop, caller, priority)
 
     def whole(self, source: Source, caller: Caller, priority: int = URGENT) -> None:
-        """Return when the content is complete. Raises as `ensure`."""
+        """Return when the content is complete. Raises as `ensure`, but for a `caller` that may wait for the network."""
         if source.content.complete:
             return
-        caller.about_to_fetch()
         source.content.fail(None)
         size = source.content.size
         for begin in range(0, size, PIECE):
@@ -217,7 +216,8 @@ class Reader:
         start, stop = wanted
         if start >= stop:
             return
-        self._streams.admit(source, start, stop)
+        if source.allowed < source.version.size:
+            self._streams.admit(source, start, stop)
         if priority == AHEAD and source.content.streams:
             stop = min(stop, start + self._widest(source))
         size, sequence = (PIECE, None) if ahead is None else (ahead.piece, ahead.sequence)
@@ -226,7 +226,7 @@ class Reader:
             for first, last in source.content.missing(start, stop):
                 for begin, end in source.coming.missing(first, last):
                     while begin < end:
-                        cut = min(_next_multiple(begin, size), end)
+                        cut = min(begin - begin % size + size, end)
                         ranges.append((begin, cut))
                         begin = cut
             pieces = [Piece(begin, end, sequence, urgent=priority == URGENT) for begin, end in ranges]
@@ -242,14 +242,15 @@ class Reader:
         content, limit = source.content, self._core.settings.read_timeout_s
         deadline = self._core.clock.monotonic() + limit
         sent_again = False
-        while not content.covers(start, stop):
-            if self._core.stopping:
-                raise ReadFailed(f"{source.version.key}: not fetched: the mount is stopping")
-            left = max(0.0, deadline - self._core.clock.monotonic())
+        while True:
+            stopping = self._core.stopping
+            left = 0.0 if stopping else max(0.0, deadline - self._core.clock.monotonic())
             pause_s = self._hasten(source, start, stop, priority == URGENT)
             # before the limit: a failure says more than "not in time"
             if content.wait_present(start, stop, min(left, pause_s or 0.0), caller.cancelled):
                 return
+            if stopping:
+                raise ReadFailed(f"{source.version.key}: not fetched: the mount is stopping")
             if self._is_held(source, start, stop, priority):
                 deadline = self._core.clock.monotonic() + limit
             elif not left:

@@ -342,7 +342,8 @@ class Contents:
     def pin(self, node: Node) -> None:
         """Protect the inode's version in the cache from eviction."""
         if node.base is not None and self._pinned.get(node.ino) != node.base:
-            self._unpin(node)
+            if node.ino in self._pinned:
+                self._unpin(node)
             self._pinned[node.ino] = node.base
             self._pinned_by.setdefault(node.base, set()).add(node.ino)
             self._core.cache.pin(node.base)
@@ -364,7 +365,7 @@ class Contents:
         self._streams.end(node.ino)
         self._sources.pop(node.ino, None)
         if not content.complete and not content.closed and node.base is not None:
-            detail = f"{content.here().total()} of {node.base.size} bytes"
+            detail = f"{content.here_bytes()} of {node.base.size} bytes"
             self._core.history.note(node.ino, node.base.key, "downloaded in part", detail)
         # First, as it waits for a fill under way: between a fill's write and its utime the file has a time that the
         # entry would vouch for, and that the next `take` would not find.

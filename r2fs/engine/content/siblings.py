@@ -258,8 +258,9 @@ class Siblings:
         if len(self._directories) > DIRECTORIES:
             oldest, forgotten = self._directories.popitem(last=False)
             self._give_up(oldest, forgotten, len(forgotten.ahead))
-        before = (one for one in children if one < name)
-        if not MANY <= len(children) <= LARGEST or len(list(islice(before, GAP))) == GAP:
+        if not MANY <= len(children) <= LARGEST:
+            return False
+        if len(list(islice((one for one in children if one < name), GAP))) == GAP:
             return False
         directory.names = sorted(children)
         directory.at = bisect_left(directory.names, name)

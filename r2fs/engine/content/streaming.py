@@ -51,7 +51,7 @@ class Streams:
     # ---- bytes on the disk
     def begin(self, source: Source) -> None:
         """Bound clean content that has been opened; bytes in its entry count already. With Core.lock held."""
-        size, entry_bytes = source.version.size, source.content.here().total()
+        size, entry_bytes = source.version.size, source.content.here_bytes()
         if source.content.in_memory:
             self._join_memory(source)
             return
@@ -100,7 +100,7 @@ class Streams:
         if source.allowed >= content.base_limit:
             return
         with source.lock:
-            need = content.here().total() + source.coming.total() + (stop - start)
+            need = content.here_bytes() + source.coming.total() + (stop - start)
         if need <= source.allowed or self._grow(source, need):
             return
         if self._stream(source):
@@ -167,7 +167,7 @@ class Streams:
         """Reduce the bytes of a file for which the disk was full at byte `at`. False: nothing was released."""
         if source.content.in_memory or not self._stream(source):
             return False
-        here = source.content.here().total()
+        here = source.content.here_bytes()
         with self._core.lock:
             if source.allowed == WHOLE:  # opened for writing meanwhile
                 return False
@@ -203,7 +203,7 @@ class Streams:
             return
         self._memory[source.ino] = source
         others = list(self._memory.values())
-        used = sum(one.content.here().total() for one in others) + size
+        used = sum(one.content.here_bytes() for one in others) + size
         for one in others:
             if used <= MEMORY:
                 return

@@ -243,7 +243,7 @@ class Warm:
     # ---- progress
     def _view(self, run: _Run) -> WarmView:
         moving = sum(
-            max(0, one.source.content.here().total() - one.before)
+            max(0, one.source.content.here_bytes() - one.before)
             for one in run.underway
             if not one.source.content.closed
         )

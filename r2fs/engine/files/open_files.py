@@ -198,7 +198,7 @@ class Files:
         self._pending.commit(node, created(self._pending.begin(node, key, True, expected_etag, staged)))
 
     def _opened(self, handle: Handle) -> Opened:
-        content = self._contents.of(handle.node)
+        content = handle.node.content or self._contents.of(handle.node)
         complete = content.complete  # read once: the last range may arrive meanwhile
         pending = handle.node.pending
         watched = pending is not None and pending.lists_ranges  # each write changes its row
@@ -223,7 +223,7 @@ class Files:
             file = self.handles.get(handle)
             if file.opener:
                 self.handles.forget_opener(file)
-            content = self._contents.of(file.node)
+            content = file.node.content or self._contents.of(file.node)
             source = None if content.complete else self._contents.source(file.node)
             if file.rule is None:
                 self._prefetch.read(file.node, offset, offset + size)
