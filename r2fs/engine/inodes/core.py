@@ -28,11 +28,11 @@ from r2fs.model.ports import (
 from r2fs.model.records import ObjectInfo
 from r2fs.model.settings import Settings
 
-HEADS = 64  # answers kept
+HEADS = 64  # answers kept, and keys changed by this host
 RECENT_S = (
     0.25  # age of an answer that still serves: some round trips, as between any look and the write after it
 )
-NO_HEAD: tuple[float, ObjectInfo | None] = (0.0, None)
+NO_HEAD: tuple[float, ObjectInfo | None] = (float("-inf"), None)
 
 
 @dataclass(slots=True, eq=False)
@@ -55,8 +55,9 @@ class Core:
     changed: Condition = field(init=False)  # any change that a thread may wait for
     frugal: bool = False  # nothing is fetched ahead of need; replaced by set_frugal_locked() alone
     stopping: bool = False  # set together with `ended`
-    # changed by single operations of dict: the latest HEADs by key, each with Clock.monotonic() before it was sent
-    _heads: dict[str, tuple[float, ObjectInfo]] = field(default_factory=dict)
+    # guarded by: lock; the latest HEADs by key, each with Clock.monotonic() before it was sent; None: changed here then
+    _heads: dict[str, tuple[float, ObjectInfo | None]] = field(default_factory=dict)
+    _heads_since_s: float = float("-inf")  # guarded by: lock; earlier HEADs are not kept
     # thread-safe: for threads that wait for the end alone, and not for each change
     ended: Event = field(default_factory=Event)
 
@@ -78,17 +79,30 @@ class Core:
             info = self.store.head(key)
         except ObjectMissing:
             return None
-        if len(self._heads) >= HEADS:
-            self._heads.clear()
-        self._heads[key] = sent_at_s, info
+        with self.lock:
+            if sent_at_s > max(self._heads_since_s, self._heads.get(key, NO_HEAD)[0]):
+                self._keep_head_locked(key, sent_at_s, info)
         return info
 
     def recent_head(self, key: str, etag: str | None) -> ObjectInfo | None:
         """Return the answer to a HEAD of RECENT_S ago, if it is of the version `etag`; else to a new one."""
-        sent_at_s, info = self._heads.get(key, NO_HEAD)
+        with self.lock:
+            sent_at_s, info = self._heads.get(key, NO_HEAD)
         if info is not None and info.etag == etag and self.clock.monotonic() - sent_at_s <= RECENT_S:
             return info
         return self.head(key)
+
+    def changed_here_locked(self, key: str) -> None:
+        """Keep no HEAD of before: this host has changed the object, whose ETag may be the same as with other metadata."""
+        self.assert_held()
+        self._keep_head_locked(key, self.clock.monotonic(), None)
+
+    def _keep_head_locked(self, key: str, at_s: float, info: ObjectInfo | None) -> None:
+        self.assert_held()
+        if len(self._heads) >= HEADS:
+            self._heads.clear()
+            self._heads_since_s = self.clock.monotonic()
+        self._heads[key] = at_s, info
 
     def change_settings_locked(self, settings: Settings) -> None:
         """Replace the settings: each is read where it is needed."""

@@ -227,6 +227,7 @@ def learned_locked(
     Metadata learned by the upload are not shown: a look at a file changes no attribute.
     """
     core.assert_held()
+    core.changed_here_locked(job.key)
     change = InodeChange(base=version, base_metadata=facts)
     learning = not node.metadata_known or not node.mtime_known
     pinned = shown_of(node) if node.shown and learning else node.pinned

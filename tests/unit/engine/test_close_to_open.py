@@ -12,6 +12,7 @@ from r2fs.engine.inodes.core import RECENT_S
 from r2fs.engine.namespace.close_to_open import ANSWER_S
 from r2fs.model.errors import NotFound, ReadFailed, Stale, Unavailable, WouldWait
 from r2fs.model.ports import Caller
+from r2fs.model.records import AttributeChange
 from r2fs.model.verbs import ROOT
 from tests.support.clocks import Later
 from tests.support.engine import Engine, MakeEngine
@@ -143,6 +144,24 @@ def test_a_rewrite_that_is_sent_at_once_looks_once(
     engine.run_due()
     assert asked(store) == {"head": heads, "put": 1}
     assert (store.data("take.wav"), store.metadata("take.wav")["colour"]) == (b"second", "blue")
+
+
+def test_a_look_before_this_hosts_own_change_is_not_taken_for_another_hosts(
+    make: MakeEngine, store: MemoryStore, clock: Later
+) -> None:
+    """A copy with new attributes keeps the ETag: the HEAD of the open shows those before it."""
+    engine = make(clock=clock, threads=False, upload_delay_s=0.0)
+    engine.write("take.wav", b"first")
+    engine.run_due()
+    clock.advance(1.0)
+    assert engine.read("take.wav") == b"first"
+    engine.fs.setattr(engine.caller, engine.entry("take.wav").ino, AttributeChange(mode=0o600))
+    engine.run_due()
+    engine.truncate("take.wav", 3)
+    engine.run_due()
+    assert store.data("take.wav") == b"fir"
+    assert engine.entry("take.wav").attributes.mode & 0o777 == 0o600
+    assert store.metadata("take.wav")["mode"] == "0100600"
 
 
 def test_another_hosts_new_file_is_one_list_and_one_get(engine: Engine, store: MemoryStore) -> None:
