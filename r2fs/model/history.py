@@ -61,10 +61,18 @@ class History:
 
     def entry_locked(self, ino: int, old: Pending | None, new: Pending | None, bases: Bases) -> Entry | None:
         """The event of a change of the inode's pending state, for `add`; None: nothing that a person would name."""
-        found, pending = _event(old, new, bases), new or old
-        if found is None or pending is None:
+        found, pending = None, new or old
+        if pending is None:
             return None
-        return ino, pending.key, self._clock.time(), *found, self._authors.get(ino, "")
+        if new is None:
+            found = None if old is None else _settled(old, bases)
+        elif old is None:
+            found = _begun(new, bases[1])
+        elif old.key != new.key:
+            found = _moved(old, new)
+        elif old.state is not new.state:
+            found = _changed(old, new, bases)
+        return found and (ino, pending.key, self._clock.time(), *found, self._authors.get(ino, ""))
 
     def add(self, entry: Entry) -> None:
         self._entries.append(entry)
@@ -81,17 +89,11 @@ class History:
         return tuple(EventView(*entry[2:]) for entry in found)
 
 
-def _event(old: Pending | None, new: Pending | None, bases: Bases) -> tuple[str, str] | None:
-    """The event and its detail; None: nothing that a person would name."""
-    if new is None:
-        return None if old is None else _settled(old, bases)
-    if old is None:
-        return _begun(new, bases[1])
-    if old.key != new.key:
-        if new.conflict_of is not None and old.conflict_of is None:
-            return "kept as a conflict copy", f"another host wrote {new.conflict_of} first"
-        return "renamed", f"from {old.key}"
-    return None if old.state is new.state else _changed(old, new, bases)
+# An event and its detail; None: nothing that a person would name.
+def _moved(old: Pending, new: Pending) -> tuple[str, str]:
+    if new.conflict_of is not None and old.conflict_of is None:
+        return "kept as a conflict copy", f"another host wrote {new.conflict_of} first"
+    return "renamed", f"from {old.key}"
 
 
 def _settled(old: Pending, bases: Bases) -> tuple[str, str]:

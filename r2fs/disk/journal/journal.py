@@ -11,7 +11,7 @@ Fails:   StateLocked, DirectoryUnusable at open; the errors of database.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,8 @@ from r2fs.model.records import (
     Version,
 )
 from r2fs.model.views import AsideView, OrphanView
+
+GARBAGE_AT_ONCE = 500  # below the number of values that any SQLite takes in a statement
 
 _INODE_COLUMNS = (
     "ino", "key", "kind", "state", "before", "seq", "mode", "uid", "gid", "mtime_ns", "extra", "content_type",
@@ -159,8 +161,14 @@ class Journal:
     def put_staging_garbage(self, staged: str) -> None:
         self._database.run("INSERT OR REPLACE INTO staging_garbage VALUES (?)", (staged,))
 
-    def drop_staging_garbage(self, staged: str) -> None:
-        self._database.run("DELETE FROM staging_garbage WHERE staged = ?", (staged,))
+    def drop_staging_garbage(self, staged: Collection[str]) -> None:
+        """Delete the rows of files that were removed: one statement for GARBAGE_AT_ONCE of them."""
+        names = tuple(staged)
+        with self.transaction():
+            for start in range(0, len(names), GARBAGE_AT_ONCE):
+                some = names[start : start + GARBAGE_AT_ONCE]
+                marks = ",".join("?" * len(some))
+                self._database.run(f"DELETE FROM staging_garbage WHERE staged IN ({marks})", some)
 
     def put_attempt(self, attempt: Attempt) -> None:
         self._database.run("INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?)", attempt)

@@ -110,9 +110,7 @@ class StagingGc:
         self._core.staging.sync()
         self._core.crash_point("left")
         with self._core.lock:
-            with journal.transaction():
-                for name in files:
-                    journal.drop_staging_garbage(name)
+            journal.drop_staging_garbage(files)
             for name, node in files.items():
                 self._files.pop(name, None)  # two rounds at once: DiskSpace.make sweeps, too
                 if node is not None and node.stale_staged_name == name:

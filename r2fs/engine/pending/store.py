@@ -45,22 +45,20 @@ class Waiting:
 
     def __init__(self, core: Core) -> None:
         self.changed = Condition(core.lock)  # an item may be due
-        self._blocked: dict[Token, list[Item]] = {}
+        self.blocked: dict[Token, list[Item]] = {}
         self.released: list[Item] = []  # since the last `take_released`
 
     def block(self, item: Item, token: Token) -> None:
         """Delay `item` until `token` is settled."""
-        self._blocked.setdefault(token, []).append(item)
+        self.blocked.setdefault(token, []).append(item)
 
     def inode_settled(self, ino: int) -> None:
         """Release the items that wait for the inode: each is looked at again."""
-        if self._blocked:
-            self._release(("ino", ino))
+        self._release(("ino", ino))
 
     def key_settled(self, key: str) -> None:
         """Release the items that wait for the key, in NFC: no request for the key is on its way."""
-        if self._blocked:
-            self._release(("key", key))
+        self._release(("key", key))
 
     def take_released(self) -> list[Item]:
         """Return the items released since the last call."""
@@ -68,7 +66,7 @@ class Waiting:
         return items
 
     def _release(self, token: Token) -> None:
-        if items := self._blocked.pop(token, None):
+        if items := self.blocked.pop(token, None):
             self.released += items
             self.changed.notify_all()
 
@@ -226,7 +224,8 @@ class PendingStore:
             self.staged_bytes += pending.size
         if node.base is not None:
             self._index_base(node, node.base, add=pending is not None or node.handles > 0)
-        self.waiting.inode_settled(node.ino)
+        if self.waiting.blocked:
+            self.waiting.inode_settled(node.ino)
         self._core.changed.notify_all()
 
     def tally(self) -> Tally:
@@ -301,7 +300,8 @@ class PendingStore:
         self._core.assert_held()
         if node.pending is None and node.base is not None:
             self._index_base(node, node.base, add=False)
-        self.waiting.inode_settled(node.ino)
+        if self.waiting.blocked:
+            self.waiting.inode_settled(node.ino)
 
     def based_on(self, key: str) -> list[Node]:
         """Return the nodes that may still need their base object at `key`."""
@@ -317,7 +317,7 @@ class PendingStore:
     def keep_bytes(self, key: str, by: Node | None) -> None:
         """Detach open, unmodified inodes from their base object at `key`, which is about to be overwritten (for the
         inode `by`) or deleted: an unchanged close must then upload the local bytes."""
-        for node in self.based_on(key):
+        for node in self.based_on(key) if self._base_users else ():
             pending = node.pending
             if node is by or pending is None or pending.checkpoint is None or pending.checkpoint.changed:
                 continue

@@ -263,7 +263,7 @@ class UploadQueue:
         """The requests for these keys, in NFC, have ended: items that waited for them are due."""
         self._core.assert_held()
         self.dependencies.end_locked(keys)
-        for key in keys:
+        for key in keys if self.waiting.blocked else ():
             self.waiting.key_settled(key)
         self._core.changed.notify_all()
 

@@ -69,19 +69,16 @@ class Failures:
         self._several = core.settings.bucket.several
         # guarded by: Core.lock
         self.count = 0
-        self._buckets: dict[str, _OfBucket] = {}
+        self._only = _OfBucket()  # of a mount of one bucket
+        self._buckets: dict[str, _OfBucket] = {} if self._several else {"": self._only}
         self._last: LastError | None = None
 
     def _at(self, key: str) -> _OfBucket:
         """The bucket of a key."""
-        return self._of(self._core.settings.bucket.split(key)[0] if self._several else "")
+        return self._of(self._core.settings.bucket.split(key)[0]) if self._several else self._only
 
     def _of(self, bucket: str) -> _OfBucket:
-        name = bucket if self._several else ""
-        found = self._buckets.get(name)
-        if found is None:
-            found = self._buckets[name] = _OfBucket()
-        return found
+        return self._buckets.setdefault(bucket, _OfBucket()) if self._several else self._only
 
     def of_upload_locked(self, ino: int, key: str, error: Exception) -> None:
         self._note(key, error, frozenset([ino]), frozenset())
@@ -127,7 +124,7 @@ class Failures:
 
     def pause_ends_s(self, bucket: str) -> float:
         """Clock.monotonic(): the end of the bucket's pause."""
-        return self._of(bucket).not_before_s
+        return (self._of(bucket) if self._several else self._only).not_before_s
 
     def is_failing(self, bucket: str) -> bool:
         """True from an outage on until the next success."""

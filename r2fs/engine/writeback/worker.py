@@ -107,7 +107,7 @@ class Worker:
     def take_due(self) -> Task | None:
         """Claim due items; return a task, for the caller to run. None: no item is due."""
         with self._core.lock:
-            if (task := self._taken()) is not None:
+            if self._claimed and (task := self._taken()) is not None:
                 return task
             self._claim_locked()
             task = self._taken()

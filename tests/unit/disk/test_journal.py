@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from r2fs.disk.journal.journal import Journal
+from r2fs.disk.journal.journal import GARBAGE_AT_ONCE, Journal
 from r2fs.disk.journal.schema import VERSION
 from r2fs.disk.reserve import DiskReserve
 from r2fs.model.errors import LocalError, NoSpace, StateDamaged, StateLocked
@@ -383,3 +383,12 @@ def test_a_second_daemon_is_refused_with_the_pid_of_the_first(tmp_path: Path, jo
     )
     assert "StateLocked" in done.stderr
     journal.put_inode(row(1, "still ours"))
+
+
+def test_thousands_of_removed_files_are_forgotten_and_no_other(journal: Journal):
+    names = [f"{number}-a" for number in range(2 * GARBAGE_AT_ONCE + 1)]
+    for name in [*names, "kept"]:
+        journal.put_staging_garbage(name)
+    journal.drop_staging_garbage(names)
+    journal.drop_staging_garbage([])
+    assert journal.read().staging_gc == ("kept",)
