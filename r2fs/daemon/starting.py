@@ -22,6 +22,7 @@ from typing import Any
 
 from r2fs import __version__
 from r2fs.disk.journal.journal import Journal
+from r2fs.disk.journal.state_directory import is_locked
 from r2fs.model import amounts, mount_record
 from r2fs.model.errors import R2fsError, Retryable, SettingsError, StateLocked
 from r2fs.model.keys import printable
@@ -185,18 +186,20 @@ class Answer:
     """Result of the check of the bucket."""
 
     away: bool  # no answer, and an earlier mount has left state to use
-    root: ListPage | None  # the first names, where the check has listed them
+    root: ListPage | None  # the first names, where the check has listed them and no daemon changed them since
     requested_s: float  # Clock.monotonic() before
 
 
 def answer_of(store: Any, settings: Settings, clock: Clock) -> Answer:
     """Check the bucket. Raises the error of an unusable one.
 
-    Without state of an earlier mount silence is an error: a wrong endpoint does not answer either.
+    Without state of an earlier mount silence is an error: a wrong endpoint does not answer either. While the earlier
+    daemon is still sending, its last changes may be missing in the page, which is not kept then.
     """
-    requested_s = clock.monotonic()
+    requested_s, is_last = clock.monotonic(), not is_locked(settings.state_dir)
     try:
-        return Answer(False, store.check(names=NAMES), requested_s)
+        page = store.check(names=NAMES)
+        return Answer(False, page if is_last else None, requested_s)
     except Retryable as error:
         if not (settings.state_dir / mount_record.NAME).exists():
             raise

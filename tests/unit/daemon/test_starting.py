@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from r2fs.daemon import starting
+from r2fs.disk.journal.state_directory import take_lock
 from r2fs.model import mount_record
 from r2fs.model.errors import BadCredentials, BucketMissing, ClockSkewed, StoreError, Throttled, Unavailable
 from r2fs.model.ports import SystemClock
@@ -39,6 +41,18 @@ def mounted_before(tmp_path: Path) -> None:
 def test_a_bucket_that_answers(tmp_path: Path) -> None:
     answer = starting.answer_of(Bucket(None), settings_for(tmp_path), ManualClock())
     assert answer == starting.Answer(away=False, root=ListPage((), (), None), requested_s=1000.0)
+
+
+def test_names_from_before_the_last_changes_of_an_earlier_daemon_are_not_kept(tmp_path: Path) -> None:
+    """It sends them between the LIST of the check and the end of its lock: no row is left that tells of them."""
+    settings = settings_for(tmp_path)
+    fd = take_lock(settings.state_dir)
+    assert starting.answer_of(Bucket(None), settings, ManualClock()).root is None
+    os.close(fd)
+    assert starting.answer_of(Bucket(None), settings, ManualClock()).root is not None
+    (settings.state_dir / "lock").unlink()
+    (settings.state_dir / "lock").symlink_to("elsewhere")
+    assert starting.answer_of(Bucket(None), settings, ManualClock()).root is None, "nothing is known"
 
 
 def test_without_an_earlier_mount_no_answer_is_an_error(tmp_path: Path) -> None:
@@ -76,6 +90,7 @@ def test_the_heap_is_bounded_where_the_libc_can(monkeypatch: pytest.MonkeyPatch)
 HOLES = """
 import sys
 from r2fs.daemon import starting
+from r2fs.disk.journal.state_directory import take_lock
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
