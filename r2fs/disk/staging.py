@@ -19,6 +19,7 @@ import secrets
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from r2fs.disk.filecalls import boot_id, fsync_dir, local_error, local_errors, spread_subdirectories
@@ -43,6 +44,7 @@ class Staging:
         self.orphan_dir = directory / "orphans"
         self.spares = Spares(self.data_dir)
         self.boot = boot_id()
+        self._run, self._made = secrets.token_hex(8), count()  # of names
 
     # ------------------------------------------------------------------ the directory
     def make(self) -> None:
@@ -91,7 +93,7 @@ class Staging:
         """
         size = os.fstat(file.fd).st_size
         marks = [self._mark(size, each) for each in unwritten_ns]
-        name = "-".join([_unused_name(ino), *([str(time.time_ns())] if marks else []), *marks])
+        name = "-".join([self._unused_name(ino), *([str(time.time_ns())] if marks else []), *marks])
         file.rename_to(self.path(name))
         return name
 
@@ -142,7 +144,11 @@ class Staging:
     # ------------------------------------------------------------------ open/
     def link_path(self, ino: int) -> Path:
         """Return an unused path in open/ for a file of inode `ino`."""
-        return self.open_dir / _unused_name(ino)
+        return self.open_dir / self._unused_name(ino)
+
+    def _unused_name(self, ino: int) -> str:
+        """The inode number tells the run that made the file; the random part differs between daemons of one directory."""
+        return f"{ino}-{self._run}{next(self._made):x}"
 
     def unlink(self, path: Path) -> None:
         """Remove a name that no row has. Where that fails, the next start removes it."""
@@ -187,8 +193,3 @@ def ino_of(name: str) -> int:
     """The number of the inode for which a file was made; 0: its name does not tell."""
     text = name.partition("-")[0]
     return int(text) if text.isascii() and text.isdigit() else 0
-
-
-def _unused_name(ino: int) -> str:
-    """The inode number tells the run that made the file; the random part differs between daemons of one directory."""
-    return f"{ino}-{secrets.token_hex(8)}"
