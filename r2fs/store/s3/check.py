@@ -125,6 +125,9 @@ def check_bucket(
         try:
             answer, page = listed(lambda: requests.send("ListObjectsV2", first, TIMEOUT_S))
         except StoreError as error:
+            if names > 1 and isinstance(error.__cause__, boto_errors.ReadTimeoutError):
+                check_bucket(bucket, clients, checks, translated, 1)  # which takes some servers far less time
+                return None
             if isinstance(error, Retryable) and not isinstance(error, MalformedAnswer):
                 raise checks.explained(error) from error.__cause__
             log.debug("%s: by boto3, after %s", bucket.url, error)

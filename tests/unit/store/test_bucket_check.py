@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from botocore.exceptions import ReadTimeoutError
 
 from r2fs.model.ports import SystemClock
 from r2fs.model.records import ListPage
 from r2fs.model.settings import Credentials
 from r2fs.store.s3 import check
 from r2fs.store.s3.listing import Asked, page_of
+from r2fs.store.s3.requests import Requests
 from r2fs.store.s3.session import open_session
 from r2fs.store.s3.store import connect
 from r2fs.store.s3.xml import Document, Malformed
@@ -53,6 +56,24 @@ def test_a_name_that_cannot_be_understood_makes_no_bucket_unusable(monkeypatch: 
         store = connect(server.endpoint.settings(), SystemClock())
         assert store.check(names=1000) is None
         store.close()
+
+
+def test_a_server_that_lists_slowly_is_asked_for_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = Requests.send
+
+    def slow(
+        requests: Requests, operation: str, asked: Mapping[str, Any], limit_s: float | None = None
+    ) -> Any:
+        if asked["MaxKeys"] > 1:
+            raise ReadTimeoutError(endpoint_url="http://127.0.0.1")
+        return send(requests, operation, asked, limit_s)
+
+    monkeypatch.setattr(Requests, "send", slow)
+    with GeneratedServer(Generated((4, 2))) as server:
+        store = connect(server.endpoint.settings(), SystemClock())
+        assert store.check(names=1000) is None
+        store.close()
+    assert server.generated.requests == {"LIST": 1}
 
 
 def test_a_session_keeps_no_endpoints_of_other_services() -> None:
