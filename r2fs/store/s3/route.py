@@ -33,7 +33,8 @@ PORTS = {"http": 80, "https": 443}
 
 _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _ENDPOINT = re.compile(
-    rf"(?P<scheme>https?)://(?P<host>{_LABEL}(\.{_LABEL})*|\[[0-9a-f:]+\])(:(?P<port>[1-9][0-9]{{0,4}}))?"
+    rf"(?P<scheme>https?)://(?P<host>{_LABEL}(\.{_LABEL})*|\[[0-9a-f:]+\])"
+    r"(:(?P<port>[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}))?"
     r"(?P<base>(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*)/?\Z"
 )
 _IP = re.compile(r"[0-9]+(\.[0-9]+){3}\Z|\[")

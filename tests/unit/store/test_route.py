@@ -116,6 +116,7 @@ def test_what_is_odd_is_left_to_boto3(endpoint: str, name: str, region: str, add
     "changed",
     [
         {"endpoint_url": None},
+        {"endpoint_url": "http://127.0.0.1:65536"},
         {"endpoint_url": "https://s3.eu-west-1.amazonaws.com"},
         {"credentials": Credentials()},
         {"credentials": Credentials(profile="mine")},
