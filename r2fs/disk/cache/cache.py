@@ -181,7 +181,8 @@ class CleanCache:
             stored = earlier.stored_at_s if earlier else file.stored_at_s
             when = self._clock.time() if stored is None else stored
             entered = bool(table.set(name, adoption, tag=when))
-            self._eviction.stored(table, name, earlier)
+            if earlier is not None or self._eviction.ghosts:
+                self._eviction.stored(table, name, earlier)
             return entered
         except OSError as error:
             log.info("%s: not cached: %s", path, error)

@@ -85,7 +85,7 @@ class Protection:
 class Eviction:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._ghosts: OrderedDict[int, None] = OrderedDict()  # hashes of row names, the longest evicted first
+        self.ghosts: OrderedDict[int, None] = OrderedDict()  # hashes of row names, the longest evicted first
 
     def victims(
         self, table: Table, size: int, limit: int, is_protected: Callable[[str], bool]
@@ -108,14 +108,14 @@ class Eviction:
 
     def evicted(self, row: Row) -> None:
         if not row.again:
-            self._ghosts[hash(row.key)] = None
-        while len(self._ghosts) > GHOSTS:
-            self._ghosts.popitem(last=False)
+            self.ghosts[hash(row.key)] = None
+        while len(self.ghosts) > GHOSTS:
+            self.ghosts.popitem(last=False)
 
     def stored(self, table: Table, name: str, earlier: Row | None) -> None:
         """Choose the queue of a row that has just been stored, in place of `earlier`."""
-        again = hash(name) in self._ghosts
-        self._ghosts.pop(hash(name), None)
+        again = hash(name) in self.ghosts
+        self.ghosts.pop(hash(name), None)
         if again or (earlier is not None and earlier.again):
             table.set_again(name)
 
