@@ -27,6 +27,7 @@ from r2fs.store.s3.route import (
     is_proxied,
     route_of,
     route_of_settings,
+    tls_context,
     trusted_by,
     trusted_by_environment,
     usual_certificates,
@@ -264,6 +265,20 @@ def test_without_certifi_botocores_own_are_trusted(monkeypatch: pytest.MonkeyPat
     assert Path(usual_certificates()).name == "cacert.pem"
     assert "botocore" in Path(usual_certificates()).parts
     assert Path(usual_certificates()).is_file()
+
+
+def test_buckets_share_their_certificates_until_the_file_changes(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_bytes(Path(usual_certificates()).read_bytes())
+    first = tls_context(str(path))
+    assert first is not None
+    assert tls_context(str(path)) is first
+    os.utime(path, (0, 0))
+    assert tls_context(str(path)) not in (None, first)
+    path.write_text("no certificate")
+    assert tls_context(str(path)) is None
+    path.unlink()
+    assert tls_context(str(path)) is None
 
 
 # ------------------------------------------------------------------ boto3, when it is needed
