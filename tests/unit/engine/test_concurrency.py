@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+from r2fs.engine.writeback.worker import Worker
 from r2fs.model.errors import LocalError, NoSpace, Throttled, Unavailable
 from r2fs.model.records import AttributeChange, ObjectMeta
 from r2fs.model.verbs import RENAME_EXCHANGE
@@ -342,3 +343,18 @@ def test_large_files_leave_threads_for_small_ones(make: MakeEngine, monkeypatch:
         task()
     engine.run_due()
     assert engine.is_all_sent()
+
+
+def test_an_upload_wakes_no_thread_without_a_task(make: MakeEngine, monkeypatch: pytest.MonkeyPatch):
+    plain, asking = Worker.take_due, []
+
+    def take_due(worker: Worker) -> Callable[[], None] | None:
+        asking.append(threading.current_thread().name)
+        return plain(worker)
+
+    monkeypatch.setattr(Worker, "take_due", take_due)
+    engine = make(upload_threads=8)
+    for number in range(5):  # one after the other
+        engine.write(f"{number}.wav", b"x")
+        engine.drain()
+    assert len(asking) == 5, "an idle thread looks at the due times, and at no item"
