@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -363,6 +364,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(windows, name, getattr(windows, name) // 16)
 
 
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def read(engine: Engine, handle: int, start: int, size: int = 8 * KIB) -> bytes:
     return engine.fs.read(engine.caller, handle, start, size)
 
@@ -387,6 +395,29 @@ def test_gets_of_a_sequential_reader(make: MakeEngine, store: Ranges, small: Non
     covered = sorted(store.gets)
     assert covered[0][0] == 0 and covered[-1][1] == len(data)
     assert all(before[1] == after[0] for before, after in itertools.pairwise(covered)), "each byte once"
+
+
+def test_pieces_past_the_limit_of_gets_follow_by_themselves(
+    make: MakeEngine, store: Ranges, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, tried = Source.begin, list[bool]()
+
+    def counted(source: Source, piece: Piece, flow: Flow, limit: int) -> bool:
+        tried.append(begin(source, piece, flow, limit))
+        return tried[-1]
+
+    monkeypatch.setattr(Source, "begin", counted)
+    monkeypatch.setattr(windows, "FAR_GETS", 1)
+    store.set("long.wav", bytes(4 * MIB))
+    store.gate = 32 * KIB
+    engine = make(small_file=KIB)
+    opened = engine.open("long.wav")
+    for at in (0, 8 * KIB):
+        read(engine, opened.handle, at)
+    until(lambda: tried.count(False) == 3)  # one of four is under way
+    store.go_on.set()
+    until(lambda: max(stop for _, stop in store.gets) == MIB)  # no read waits for them
+    engine.close(opened)
 
 
 def test_a_read_too_long_for_a_header_opens_a_window_unless_it_was_all_the_last_time(
