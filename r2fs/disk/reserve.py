@@ -30,25 +30,22 @@ class DiskReserve:
         self.size = _size(path.parent)
         # guarded by: _lock
         self._lock = Lock()
-        self._held = self._is_whole()
-
-    @property
-    def held(self) -> int:
-        """Bytes in reserve; 0: in use by the journal, or never allocated."""
-        return self.size if self._held else 0
+        self.held = (
+            self.size if self._is_whole() else 0
+        )  # bytes; 0: in use by the journal, or never allocated
 
     def hold(self) -> bool:
         """Allocate the reserve, if it is not held. False: the disk has too little space."""
         with self._lock:
-            if not self._held:
-                self._held = self._allocate()
-            return self._held
+            if not self.held and self._allocate():
+                self.held = self.size
+            return self.held > 0
 
     def give_up(self) -> bool:
         """Free the reserve for the journal. False: there was none."""
         with self._lock:
-            held, self._held = self._held, False
-            return self._remove() and held
+            held, self.held = self.held, 0
+            return self._remove() and held > 0
 
     def _allocate(self) -> bool:
         try:
