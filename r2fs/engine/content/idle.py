@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 
 MOST = 2048  # files: a descriptor each
 LARGEST = 1 << 20  # bytes of a file
+TOGETHER = 16  # files that are given to the cache by one transaction: a program may wait for the lock
 SHARE = 16  # the files together: at most this part of the cache's limit
 
 
@@ -27,7 +29,7 @@ class IdleFile:
     bytes: int  # of its base
     size: int  # fstat, as it became idle
     mtime_ns: int
-    retire: Callable[[IdleFile], None]  # gives the file to the cache
+    retire: Callable[[Sequence[IdleFile]], None]  # gives files to the cache
 
     def has_changed(self) -> bool:
         """True if another program wrote to the file meanwhile."""
@@ -49,7 +51,7 @@ class IdleFiles:
         """Return those of `inos` that are idle."""
         return self._files.keys() & set(inos)
 
-    def add(self, node: Node, retire: Callable[[IdleFile], None]) -> bool:
+    def add(self, node: Node, retire: Callable[[Sequence[IdleFile]], None]) -> bool:
         """Keep the inode's content open; past the limits the oldest are retired. False: this one, too."""
         assert node.content is not None and node.base is not None
         now = node.content.stat()
@@ -57,7 +59,7 @@ class IdleFiles:
         self._bytes += node.base.size
         limit = self._core.settings.cache_size // SHARE
         while len(self._files) > MOST or self._bytes > limit:
-            self.retire(next(iter(self._files)))
+            self._retire_oldest(1 + len(self._files) // TOGETHER)
         return node.ino in self._files
 
     def take(self, ino: int) -> IdleFile | None:
@@ -69,11 +71,17 @@ class IdleFiles:
 
     def retire(self, ino: int) -> None:
         if (file := self.take(ino)) is not None:
-            file.retire(file)
+            file.retire([file])
 
     def retire_all(self) -> None:
         while self._files:
-            self.retire(next(iter(self._files)))
+            self._retire_oldest(TOGETHER)
+
+    def _retire_oldest(self, count: int) -> None:
+        """Retire the oldest files, TOGETHER at most."""
+        oldest = list(islice(self._files, min(count, TOGETHER)))
+        files = [file for ino in oldest if (file := self.take(ino)) is not None]
+        files[0].retire(files)
 
     def retire_expired(self, has_expired: Callable[[int], bool]) -> None:
         """Retire files past their time to live."""

@@ -10,12 +10,13 @@ Fails:   StateDamaged if a staged file is missing; Stale; NoSpace and LocalError
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from r2fs.disk.cache.cache import Taken
 from r2fs.disk.cache.eviction import AGAIN_S
+from r2fs.disk.cache.table import Admission
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content import idle
 from r2fs.engine.content.disk_space import DiskSpace
@@ -230,7 +231,7 @@ class Contents:
         self._stored_at_s[node.ino] = self._core.clock.time()
         if node.handles:
             self.pin(node)
-            self._admit(node, node.content.path, node.content)
+            self._admit([(node, node.content)])
         else:
             self._retire(node)
 
@@ -271,11 +272,11 @@ class Contents:
             return False
         return self._idle.add(node, self._retire_idle) or node.content is None
 
-    def _retire_idle(self, file: idle.IdleFile) -> None:
-        if file.node.deleted:
-            self.discard(file.node)
-        elif not self._is_damaged(file):
-            self._retire(file.node)
+    def _retire_idle(self, files: Sequence[idle.IdleFile]) -> None:
+        for file in files:
+            if file.node.deleted:
+                self.discard(file.node)
+        self._retire(*[file.node for file in files if not file.node.deleted and not self._is_damaged(file)])
 
     def _is_damaged(self, file: idle.IdleFile) -> bool:
         """True if another program wrote to the idle file, which is discarded then, with its entry of the cache."""
@@ -357,10 +358,20 @@ class Contents:
                 del self._pinned_by[version]
             self._core.cache.unpin(version)
 
-    def _retire(self, node: Node) -> None:
+    def _retire(self, *nodes: Node) -> None:
         """Close clean content without handles, and give it to the cache."""
-        content = node.content
-        assert content is not None
+        closed, cache = [(node, self._closed(node)) for node in nodes], self._core.cache
+        self._admit(
+            [(n, c) for n, c in closed if not (c.complete and n.base and cache.contains(n.base, True))]
+        )
+        for node, content in closed:
+            self._stored_at_s.pop(node.ino, None)
+            self._used_s.pop(node.ino, None)
+            self._core.staging.unlink(content.path)
+
+    def _closed(self, node: Node) -> SparseFile:
+        """Close an inode's content; return it."""
+        content = self.of(node)
         self._unpin(node)
         self._streams.end(node.ino)
         self._sources.pop(node.ino, None)
@@ -371,22 +382,19 @@ class Contents:
         # entry would vouch for, and that the next `take` would not find.
         content.close()
         node.content = None
-        if not (content.complete and node.base and self._core.cache.contains(node.base, whole=True)):
-            self._admit(node, content.path, content)
-        self._stored_at_s.pop(node.ino, None)
-        self._used_s.pop(node.ino, None)
-        self._core.staging.unlink(content.path)
+        return content
 
-    def _admit(self, node: Node, path: Path, content: SparseFile | None) -> None:
-        version = node.base
-        assert version is not None
-        if content is not None and content.in_memory:
-            return
-        if content is not None and content.read_failed:
-            self._core.cache.drop(version)
-            return
-        present = None if content is None or content.complete else content.snapshot()[0]
-        if content is not None and present is not None and not present:
-            return
-        stored_at_s = self._stored_at_s.get(node.ino)
-        self._core.cache.admit(version, path, size=version.size, present=present, stored_at_s=stored_at_s)
+    def _admit(self, files: Sequence[tuple[Node, SparseFile]]) -> None:
+        """Enter files into the cache, in one transaction."""
+        entries = []
+        for node, content in files:
+            version = node.base
+            assert version is not None
+            present = None if content.complete else content.snapshot()[0]
+            if content.read_failed and not content.in_memory:
+                self._core.cache.drop(version)
+            elif not content.in_memory and (present is None or present):
+                stored_at_s = self._stored_at_s.get(node.ino)
+                entries.append(Admission(version, content.path, version.size, present, stored_at_s))
+        if entries:
+            self._core.cache.admit_all(entries)

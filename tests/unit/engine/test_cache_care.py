@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from r2fs.disk.cache.table import Admission
+from r2fs.engine.content import idle
 from tests.mount.daemons import until
 from tests.support.engine import Engine, MakeEngine
 from tests.support.memory_store import MemoryStore
@@ -49,6 +52,30 @@ def test_a_damaged_file_is_found_dropped_and_fetched_again(make: MakeEngine, sto
     assert seen[-1] == view.checked + view.skipped
     assert engine.read("a") == b"a" * 1000
     assert engine.fs.cache_care.check().damaged == ()
+
+
+def test_the_oldest_of_many_open_files_enter_the_cache_together(
+    make: MakeEngine, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle, "MOST", 64)
+    for n in range(100):
+        store.set(f"{n:03}", b"%03d" % n)
+    engine, together = make(freshness_s=3600.0), list[int]()
+    admit_all = engine.core.cache.admit_all
+
+    def counted(files: Sequence[Admission]) -> None:
+        together.append(len(files))
+        admit_all(files)
+
+    monkeypatch.setattr(engine.core.cache, "admit_all", counted)
+    for n in range(100):
+        engine.read(f"{n:03}")
+    assert len(cached_files(engine)) == sum(together) >= 100 - 64
+    assert 1 < max(together) <= idle.TOGETHER
+    engine.retire_idle()
+    assert max(together) <= idle.TOGETHER
+    assert sorted(path.read_bytes() for path in cached_files(engine)) == [b"%03d" % n for n in range(100)]
+    assert engine.fs.cache_care.check().checked == 100
 
 
 @pytest.mark.expect_warnings("differs from its ETag")
