@@ -20,7 +20,7 @@ from r2fs.disk.journal.journal import GARBAGE_AT_ONCE, Journal
 from r2fs.disk.journal.schema import VERSION
 from r2fs.disk.reserve import DiskReserve
 from r2fs.model.errors import LocalError, NoSpace, StateDamaged, StateLocked
-from r2fs.model.records import Kind, PendingDelete, PendingInode
+from r2fs.model.records import Kind, MultipartState, Part, PendingDelete, PendingInode, Proof
 
 
 @pytest.fixture
@@ -37,6 +37,25 @@ def row(ino: int, key: str, staged: str | None = None) -> PendingInode:
         own=None, base_limit=0, proof=None, closed_at_s=1.0, boot="boot", synced=False, reason=None,
         conflict_of=None, target=None, st_ino=None,
     )  # fmt: skip
+
+
+def test_an_inode_takes_its_upload_in_parts_with_it(tmp_path: Path) -> None:
+    upload = MultipartState("upload", 1, "a", "attempt", 5, Proof(1, 2, 3), (Part(1, "etag", 5),))
+    journal = Journal.open(tmp_path / "state")
+    journal.put_inode(row(1, "a"))
+    journal.put_multipart(upload)
+    journal.put_part(1, upload.parts[0])
+    journal.close()
+    journal = Journal.open(tmp_path / "state")
+    assert journal.multipart(1) == upload
+    with journal.transaction():
+        journal.drop_inode(1)
+    assert journal.multipart(1) is None
+    journal.close()
+    with sqlite3.connect(tmp_path / "state/journal.db") as database:
+        assert database.execute("SELECT count(*) FROM multipart").fetchone() == (0,)
+        assert database.execute("SELECT count(*) FROM part").fetchone() == (0,)
+    database.close()
 
 
 class Full:

@@ -193,6 +193,8 @@ def test_two_find_it_at_once(make: MakeEngine, store: MemoryStore, large: bytes,
     store.after = lose
     send(engine)
     (node,) = engine.pending_nodes()
+    before = node.base
+    assert before is not None
     if edited:
         engine.background.submit = lambda job, priority=0: True  # type: ignore[method-assign]
         save(engine, "large.wav", b"HEAD", sync=False, flags=os.O_WRONLY)
@@ -212,6 +214,9 @@ def test_two_find_it_at_once(make: MakeEngine, store: MemoryStore, large: bytes,
         assert "parked" not in states(engine)
     else:
         assert engine.read("large.wav") == large
+        asked = len(store.calls)
+        assert node.base != before and engine.own_copies.find(node, before), "by a GET that was sent before"
+        assert len(store.calls) == asked
 
 
 # ------------------------------------------------------------------ the last byte, and the last close
