@@ -245,6 +245,12 @@ class Probes:
         with self.lock:
             return self.prefetch._running, len(self.prefetch._waiting)
 
+    def unfinished_downloads(self) -> int:
+        """Jobs of the download queue: waiting for a thread, and running."""
+        queue = self.downloads
+        with queue._lock, queue._free:
+            return sum(map(len, queue._jobs)) + len(queue._running)
+
     def in_memory(self) -> list[Source]:
         """Open files whose bytes are kept in memory for want of disk space."""
         return list(self.streams._memory.values())
