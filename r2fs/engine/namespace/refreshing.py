@@ -22,6 +22,8 @@ from r2fs.model.ports import Caller
 from r2fs.model.records import ListPage
 from r2fs.model.views import RefreshView
 
+FIRST_S = 1.0  # for which the LIST of the mount's check serves
+
 
 class Refreshing:
     def __init__(self, records: Records, freshness: Freshness) -> None:
@@ -33,14 +35,15 @@ class Refreshing:
     def begin(self, page: ListPage, sent_at_s: float) -> None:
         """Show the root as the LIST of the mount's check has it, sent at Clock.monotonic() `sent_at_s`, if that is all.
 
-        Not where changes wait: they may need more requests than this page.
+        Not where changes wait: they may need more requests than this page. Past FIRST_S the next look asks again: a
+        script mounts, stores by another tool, and reads.
         """
         root = self._tree.root
         with self._core.lock:
             if page.token is not None or root.children() or self._pending.deletes.rows:
                 return
             merge_listing(self._tree, root, page.objects, page.prefixes, self._tree.tick)
-            listing_of(root).listed(sent_at_s)
+            listing_of(root).listed(sent_at_s - max(0.0, self._core.settings.freshness_s - FIRST_S))
             self._freshness.listed_locked(root)
 
     def forget(self, path: str) -> RefreshView:
