@@ -50,8 +50,9 @@ BODILESS_TYPES = {Kind.DIRECTORY: "application/x-directory", Kind.SYMLINK: "text
 class UploadMetadata:
     """The metadata of an attempt's requests."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, records: Records) -> None:
+        self._core = records.core
+        self._pending = records.pending
 
     def completed(self, job: UploadJob) -> UploadJob:
         """Return the job with the metadata of the object to be replaced merged into its own."""
@@ -68,9 +69,17 @@ class UploadMetadata:
         # The object may be an earlier attempt of this host, which took the metadata over.
         ours = job.expected_etag if job.key == job.base.key else None
         if info is None or info.etag not in (job.base.etag, ours):
-            return job  # the condition decides
+            return self._as_learned(job)
         facts = together(attributes_from(info), job.facts)
         return replace(job, facts=replace(facts, extra=of_new_bytes(facts.extra)))
+
+    def _as_learned(self, job: UploadJob) -> UploadJob:
+        """Add the metadata that `UnreadMetadata` has read since the claim, before this host replaced the base."""
+        with self._core.lock:
+            node = self._pending.inodes.get(job.ino)
+            if node is None or not node.metadata_known:
+                return job  # the condition decides
+            return replace(job, facts=facts_of(node))
 
     def _with_news(self, job: UploadJob, stored: Facts) -> UploadJob:
         """Merge another host's change of metadata alone: the ETag stays, and so the PUT's condition holds.

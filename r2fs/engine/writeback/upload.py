@@ -4,7 +4,7 @@ Owns:    the way of the bytes: one PUT, equal parts above the threshold (resumed
          server-side copy where only the name or the metadata is new.
 Never:   changes a state: returns the new version, or raises (`writeback/resolve.py`).
 Threads: `send` runs on an upload thread; parts run on the part threads beside it.
-Locks:   takes Core.lock only for the journal's rows of a multipart upload.
+Locks:   takes Core.lock only for the journal's rows of a multipart upload, and for metadata read since the claim.
 Fails:   StoreError; BodyWithdrawn after an open for writing; LocalError; SyncFailed.
 """
 
@@ -24,6 +24,7 @@ from r2fs.engine.content.digests import CopiedFiles, is_version
 from r2fs.engine.content.jobs import JobQueue
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.pending.attempts import UploadJob
+from r2fs.engine.pending.records import Records
 from r2fs.engine.writeback.metadata import UploadMetadata, with_type
 from r2fs.model.errors import (
     BodyWithdrawn,
@@ -55,11 +56,11 @@ class Sent(NamedTuple):
 
 
 class Uploader:
-    def __init__(self, core: Core, parts: JobQueue, copied_files: CopiedFiles) -> None:
-        self._core = core
+    def __init__(self, records: Records, parts: JobQueue, copied_files: CopiedFiles) -> None:
+        self._core = core = records.core
         self._copied_files = copied_files
         self._store = core.store
-        self._metadata = UploadMetadata(core)
+        self._metadata = UploadMetadata(records)
         self._parts = parts
 
     def send(self, job: UploadJob) -> Sent:

@@ -30,7 +30,7 @@ def build_write_back(records: Records, storage: Storage, parts: JobQueue) -> Wri
     """Build the room. `parts`: the work queue of the parts of large uploads."""
     queue = UploadQueue(records, storage.local_only)
     deletes = Deletes(records, storage.disk_sync, queue)
-    uploader = Uploader(records.core, parts, storage.copied_files)
+    uploader = Uploader(records, parts, storage.copied_files)
     preparation = Preparation(records, storage, queue, deletes, uploader)
     worker = Worker(records.core, queue, preparation)
     return WriteBack(queue, deletes, preparation.resolver, worker, uploader, Transfers(records, queue))

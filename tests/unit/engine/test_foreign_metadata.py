@@ -378,6 +378,24 @@ def test_a_checksum_that_another_host_adds_does_not_outlive_the_bytes(make: Make
     assert kept["colour"] == "blue" and "md5chksum" not in kept
 
 
+def test_metadata_read_just_before_their_object_was_replaced_go_with_the_renamed_file(
+    make: MakeEngine, store: MemoryStore
+) -> None:
+    """Both files are claimed together: the renamed one does not know its metadata then."""
+    store.set("take.wav", b"first")
+    store.set_metadata("take.wav", tagged="2")
+    engine = make(threads=False, upload_delay_s=0.0)
+    engine.write("take.wav", b"second")
+    engine.rename("take.wav", "kept.wav")
+    engine.write("take.wav", b"third")
+    engine.fs.setattr(engine.caller, engine.entry("kept.wav").ino, AttributeChange(mode=0o600))  # due last
+    engine.run_due()
+    assert (store.data("kept.wav"), store.data("take.wav")) == (b"second", b"third")
+    assert store.metadata("kept.wav")["tagged"] == "2"
+    assert store.metadata("kept.wav")["mode"] == "0100600"
+    assert "tagged" not in store.metadata("take.wav")
+
+
 @pytest.mark.parametrize("change", ["attribute", "append"])
 def test_another_hosts_metadata_are_merged_after_a_kill_before_the_upload(
     make: MakeEngine, store: MemoryStore, change: str
