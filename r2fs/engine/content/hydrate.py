@@ -164,7 +164,9 @@ class Reader:
         is_bulk = windows.is_bulk(start, stop)
         opens = is_bulk and (self._bulk is None or self._bulk.is_continued)
         with source.lock:
-            ahead = source.windows.read(start, stop, size, self._widest(source), lost, self._gets(), opens)
+            ahead = source.windows.read(
+                start, stop, size, self._widest(source), lost, self._gets(source), opens
+            )
             if is_bulk:
                 self._bulk = ahead.sequence
             if not lost and not source.begun and stop <= windows.FIRST:
@@ -180,9 +182,9 @@ class Reader:
         first = min(max(stop, _next_multiple(start, min(ahead.piece, windows.PIECE))), max(stop, end))
         return (start, first), Ahead(ahead.sequence, (max(first, begin), end), ahead.piece)
 
-    def _gets(self) -> int:
-        """Return the number of GETs of a window."""
-        return windows.NEAR_GETS if 0 < self.soonest_s <= windows.NEAR_S else windows.FAR_GETS
+    def _gets(self, source: Source) -> int:
+        """Return the number of GETs of a window. With the Source's lock held."""
+        return windows.NEAR_GETS if 0 < self.soonest_s <= windows.NEAR_S else source.windows.rate.gets
 
     def _tail(self, source: Source, start: int, stop: int) -> Range:
         """Return the range at the end to request beside a first read from the begin; empty for any other read."""

@@ -18,7 +18,7 @@ from statistics import median
 from threading import Lock
 
 from r2fs.disk.sparse_file import SparseFile
-from r2fs.engine.content.windows import SAMPLE_S, Sequence, Windows
+from r2fs.engine.content.windows import FAR_GETS, SAMPLE_S, Sequence, Windows
 from r2fs.model.flow import Flow
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import Range, RangeSet
@@ -26,6 +26,7 @@ from r2fs.model.records import ObjectInfo, Version
 
 WHOLE = 1 << 62  # bytes: no limit
 NEARLY = 1 << 20  # bytes: a cancelled GET that lacks no more ends, since its connection can be used again
+SLOW_S = 3.0  # of a GET that no reader waits for: by then TCP's slow start is over, over any distance
 KEEP = 256  # GETs of a kind whose times are known
 ENOUGH = 20  # GETs before any is called late
 LATE = 4  # medians
@@ -111,6 +112,7 @@ class Piece:
         self._heard_s: float | None = (
             None  # Clock.monotonic() of its last bytes, or of the request; None: queued
         )
+        self._sent_s = 0.0  # Clock.monotonic() of the request
         self._writer: Piece | None = None  # of a hidden pair: the one that writes
         self.hedged = first is not None  # True for both of a pair
         self._urgent = urgent
@@ -134,6 +136,11 @@ class Piece:
         """True if a reader waits for the piece."""
         return self._urgent
 
+    @property
+    def is_slow(self) -> bool:
+        """True if no reader waits for the piece, and its GET brings bytes for SLOW_S already."""
+        return not self._urgent and self._heard_s is not None and self._heard_s - self._sent_s >= SLOW_S
+
     def promote(self) -> bool:
         """Note that a reader waits for the piece by now. True: it is queued behind what no reader waits for."""
         if self._urgent:
@@ -155,6 +162,7 @@ class Piece:
     def sent(self, at: int, kind: int, now_s: float) -> None:
         """Note that a GET from byte `at` on is sent."""
         self._at, self._kind, self._heard_s = at, kind, now_s
+        self._sent_s = now_s
         self._held_s = self.held_s(now_s)
 
     def heard(self, size: int, now_s: float) -> float:
@@ -266,14 +274,20 @@ class Source:
     def is_abandoned(self, piece: Piece, at: int) -> bool:
         """True if no reader needs the bytes of a piece from `at` on.
 
-        The file is closed, its reader is elsewhere, or the other GET of a pair has brought them.
+        The file is closed, its reader is elsewhere, the other GET of a pair has brought them, or the line is too slow for
+        so many GETs ahead of a reader: that was not known when a first read opened a window.
         """
         if self.content.closed or (piece.hedged and not self.content.missing(at, piece.stop)):
             return True
-        if not piece.cancelled or (piece.start < at and piece.stop - at <= NEARLY):
+        is_over = piece.cancelled and not (piece.start < at and piece.stop - at <= NEARLY)
+        if not is_over and not piece.is_slow:
             return False
         with self.lock:
-            return not any(start < piece.stop and at < stop for start, stop in self.wanted)
+            if any(start < piece.stop and at < stop for start, stop in self.wanted):
+                return False
+            gets = self.windows.rate.gets
+            # one more: the reader's own
+            return is_over or gets + 1 < min(sum(other.begun for other in self.pieces), FAR_GETS)
 
 
 class Measured:

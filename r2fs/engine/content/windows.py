@@ -33,6 +33,9 @@ LARGEST_PIECE = 16 << 20  # bytes: larger ones cost a server hardly less
 NEAR_S = 0.02  # time to the first byte up to which a server is near
 NEAR_GETS = 4  # of a window on a near server
 FAR_GETS = 16  # of a window on a far one, where each connection has its own limit of rate
+GET_RATE = (
+    256 << 10
+)  # bytes a second for each GET: on a slower line fewer, of which the reader's has a larger share
 NEAR = 2 << 20  # bytes: the kernel's own read-ahead, twice; its reads arrive in any order
 SEQUENCES = 4  # of one file: several readers, or parts of a file that are read in turn
 # A media file's index is at its end as often as at its begin: a player's first read brings both.
@@ -71,6 +74,14 @@ class Rate:
     def bytes_per_s(self) -> float:
         """The highest rate of the last samples; 0 before the first."""
         return max(self._rates, default=0.0)
+
+    @property
+    def gets(self) -> int:
+        """GETs at once that the line has room for, a power of two; FAR_GETS while its rate is unknown."""
+        if not self._rates:
+            return FAR_GETS
+        wanted = max(NEAR_GETS, min(int(self.bytes_per_s / GET_RATE), FAR_GETS))
+        return 1 << (wanted.bit_length() - 1)
 
 
 def tail(key: str, size: int) -> Range:

@@ -14,7 +14,7 @@ import pytest
 from r2fs.disk import filecalls
 from r2fs.disk.sparse_file import SparseFile
 from r2fs.engine.content import windows
-from r2fs.engine.content.source import Hedges, Piece, Source
+from r2fs.engine.content.source import SLOW_S, Hedges, Piece, Source
 from r2fs.engine.content.windows import (
     AHEAD_S,
     FAR_GETS,
@@ -287,6 +287,17 @@ def test_a_rate_counts_what_all_downloads_brought_together() -> None:
     assert rate.bytes_per_s == 10.0, "old samples are forgotten"
 
 
+@pytest.mark.parametrize(
+    ("bytes_per_s", "gets"), [(1, 4), (MIB, 4), (2 * MIB, 8), (3 * MIB, 8), (4 * MIB, 16), (100 * MIB, 16)]
+)
+def test_a_slow_line_has_room_for_fewer_gets(bytes_per_s: int, gets: int) -> None:
+    rate = Rate()
+    assert rate.gets == FAR_GETS, "not known yet"
+    rate.add(bytes_per_s)
+    rate.sample(0, 1.0)
+    assert rate.gets == gets
+
+
 @pytest.mark.parametrize(("size", "seconds"), [(0, 1.0), (100, 0.0)])
 def test_a_get_without_bytes_or_time_is_no_sample(size: int, seconds: float) -> None:
     rate = Rate()
@@ -328,6 +339,36 @@ def test_no_more_gets_of_a_file_are_under_way_than_the_limit(source: Source) -> 
     assert source.begin(pieces[5], Flow(), limit)
     assert pieces[6].promote() and source.begin(pieces[6], Flow(), limit)
     assert source.remove(pieces[1]) is pieces[3], "the one that has begun meanwhile is passed over"
+
+
+def test_a_line_too_slow_for_many_gets_is_left_to_the_reader(source: Source) -> None:
+    pieces = [Piece(at * MIB, (at + 1) * MIB, urgent=not at) for at in range(FAR_GETS)]
+    source.add(pieces)
+    source.wanted.append((MIB, MIB + READ))
+
+    def heard(bytes_per_s: float, now_s: float) -> list[Piece]:
+        """The pieces that are abandoned when these have come for so long."""
+        for piece in source.pieces:
+            piece.heard(0, now_s)
+        for _ in range(windows.SAMPLES):
+            before = source.windows.rate.arrived
+            source.windows.rate.add(int(bytes_per_s))
+            source.windows.rate.sample(before, 1.0)
+        gone = []
+        for piece in list(source.pieces):
+            if source.is_abandoned(piece, piece.start + KIB):
+                source.remove(piece)
+                gone.append(piece)
+        return gone
+
+    for piece in pieces:
+        assert source.begin(piece, Flow(), FAR_GETS)
+        piece.sent(piece.start, KIB, 100.0)
+    assert heard(MIB, 100.0 + SLOW_S / 2) == [], "TCP may still start"
+    assert heard(5 * MIB, 100.0 + SLOW_S) == [], "the line has room for all"
+    assert heard(MIB, 100.0 + SLOW_S) == pieces[2 : FAR_GETS - NEAR_GETS + 1], "a reader waits for two"
+    assert len(source.pieces) == NEAR_GETS + 1
+    assert heard(MIB, 200.0) == []
 
 
 # ---- wired
