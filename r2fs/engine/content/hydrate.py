@@ -309,7 +309,7 @@ class Reader:
         """Job: download a piece into the file, unless another job does; waiting readers get its error."""
         flow = current()
         with source.lock:
-            if not source.begin(piece, flow, windows.FAR_GETS):
+            if not source.begin(piece, flow):
                 return
         try:
             self._download_latest(source, piece)
@@ -328,8 +328,8 @@ class Reader:
             with source.lock:
                 following = source.remove(piece)
                 flow.urgent = True  # what the thread does next may be another's
-            if following is not None:
-                self._jobs.submit(partial(self._download, source, following), AHEAD)
+            for each in following:
+                self._jobs.submit(partial(self._download, source, each), AHEAD)
             self._downloader.record(source)
 
     def _download_latest(self, source: Source, piece: Piece) -> None:

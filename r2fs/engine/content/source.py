@@ -18,7 +18,7 @@ from statistics import median
 from threading import Lock
 
 from r2fs.disk.sparse_file import SparseFile
-from r2fs.engine.content.windows import FAR_GETS, SAMPLE_S, Sequence, Windows
+from r2fs.engine.content.windows import SAMPLE_S, Sequence, Windows
 from r2fs.model.flow import Flow
 from r2fs.model.ports import Clock
 from r2fs.model.ranges import Range, RangeSet
@@ -241,28 +241,32 @@ class Source:
         """Return the pieces that bring bytes of [start, stop). With `lock` held."""
         return [piece for piece in self.pieces if piece.start < stop and start < piece.stop]
 
-    def begin(self, piece: Piece, flow: Flow, limit: int) -> bool:
+    def begin(self, piece: Piece, flow: Flow) -> bool:
         """Note that a thread downloads a piece, as `flow`. With `lock` held. False: it is not to.
 
-        A piece that no reader waits for is kept for later while `limit` others of the file are under way: a GET past
-        them would open a connection, on which TCP starts slowly, while one that is used comes free.
+        A piece that no reader waits for is kept for later while as many of the file are under way as the line has room
+        for: a GET past them would open a connection, on which TCP starts slowly, while one that is used comes free.
         """
-        if not piece.urgent and sum(other.begun for other in self.pieces) >= limit:
+        if not piece.urgent and self._free_gets() <= 0:
             self.later.append(piece)
             return False
         return piece.begin(flow)
 
-    def remove(self, piece: Piece) -> Piece | None:
-        """Remove a piece whose download has ended; return one that was kept for later. With `lock` held."""
+    def _free_gets(self) -> int:
+        return self.windows.rate.gets - sum(piece.begun for piece in self.pieces)
+
+    def remove(self, piece: Piece) -> list[Piece]:
+        """Remove a piece whose download has ended; return those kept for later that follow. With `lock` held."""
         self.pieces.remove(piece)
         self.coming.remove(piece.start, piece.stop)
         for other in self.pieces if piece.hedged else ():
             self.coming.add(other.start, other.stop)
-        while self.later:
-            following = self.later.popleft()
-            if not following.begun and following in self.pieces:
-                return following
-        return None
+        following: list[Piece] = []
+        while self.later and len(following) < max(1, self._free_gets()):
+            first = self.later.popleft()
+            if not first.begun and first in self.pieces:
+                following.append(first)
+        return following
 
     def measured(self, clock: Clock, hedges: Hedges, piece: Piece, at: int, kind: int) -> Measured:
         """Measure the GET inside the block, which downloads a piece from byte `at` on."""
@@ -285,9 +289,7 @@ class Source:
         with self.lock:
             if any(start < piece.stop and at < stop for start, stop in self.wanted):
                 return False
-            gets = self.windows.rate.gets
-            # one more: the reader's own
-            return is_over or gets + 1 < min(sum(other.begun for other in self.pieces), FAR_GETS)
+            return is_over or self._free_gets() < -1  # the reader's own is one more
 
 
 class Measured:

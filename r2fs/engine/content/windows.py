@@ -80,7 +80,7 @@ class Rate:
         """GETs at once that the line has room for, a power of two; FAR_GETS while its rate is unknown."""
         if not self._rates:
             return FAR_GETS
-        wanted = max(NEAR_GETS, min(int(self.bytes_per_s / GET_RATE), FAR_GETS))
+        wanted = min(max(1, int(self.bytes_per_s / GET_RATE)), FAR_GETS)
         return 1 << (wanted.bit_length() - 1)
 
 
@@ -164,6 +164,7 @@ class Windows:
             return Ahead(sequence, (stop, min(max(stop, start + FIRST), size) if lost else stop))
         if lost:
             sequence.requested = stop
+        opens = sequence.window <= FIRST
         is_long = sequence.expected - sequence.begun >= PIECE
         wanted = int(self.rate.bytes_per_s * AHEAD_S) if is_long else 0
         sequence.window = min(max(SECOND, wanted), limit, MOST, gets * LARGEST_PIECE)
@@ -172,7 +173,7 @@ class Windows:
         if end < size:
             end -= end % piece
         sequence.requested = max(begin, end)
-        if not is_long:
+        if opens:
             piece = piece_of(sequence.window, gets, OPENING)
         return Ahead(sequence, (begin, sequence.requested), piece)
 

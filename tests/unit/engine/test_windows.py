@@ -288,7 +288,7 @@ def test_a_rate_counts_what_all_downloads_brought_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bytes_per_s", "gets"), [(1, 4), (MIB, 4), (2 * MIB, 8), (3 * MIB, 8), (4 * MIB, 16), (100 * MIB, 16)]
+    ("bytes_per_s", "gets"), [(1, 1), (MIB, 4), (2 * MIB, 8), (3 * MIB, 8), (4 * MIB, 16), (100 * MIB, 16)]
 )
 def test_a_slow_line_has_room_for_fewer_gets(bytes_per_s: int, gets: int) -> None:
     rate = Rate()
@@ -327,18 +327,28 @@ def test_a_long_get_is_sampled_before_its_end(
 
 
 # ---- GETs under way
-def test_no_more_gets_of_a_file_are_under_way_than_the_limit(source: Source) -> None:
-    limit = 3
-    pieces = [Piece(at * MIB, (at + 1) * MIB, urgent=False) for at in range(7)]
+def measured(source: Source, bytes_per_s: float) -> None:
+    for _ in range(windows.SAMPLES):
+        before = source.windows.rate.arrived
+        source.windows.rate.add(int(bytes_per_s))
+        source.windows.rate.sample(before, 1.0)
+
+
+def test_no_more_gets_of_a_file_are_under_way_than_the_line_has_room_for(source: Source) -> None:
+    measured(source, MIB)
+    pieces = [Piece(at * MIB, (at + 1) * MIB, urgent=False) for at in range(12)]
     source.add(pieces)
-    assert [source.begin(piece, Flow(), limit) for piece in pieces] == [True] * limit + [False] * 4
-    assert pieces[4].promote() and source.begin(pieces[4], Flow(), limit), "a reader waits for it"
-    assert source.remove(pieces[4]) is pieces[3]
-    assert not source.begin(pieces[3], Flow(), limit), "others are under way still"
-    assert source.remove(pieces[0]) is pieces[5]
-    assert source.begin(pieces[5], Flow(), limit)
-    assert pieces[6].promote() and source.begin(pieces[6], Flow(), limit)
-    assert source.remove(pieces[1]) is pieces[3], "the one that has begun meanwhile is passed over"
+    assert [source.begin(piece, Flow()) for piece in pieces] == [True] * 4 + [False] * 8
+    assert pieces[5].promote() and source.begin(pieces[5], Flow()), "a reader waits for it"
+    assert source.remove(pieces[5]) == [pieces[4]]
+    assert not source.begin(pieces[4], Flow()), "others are under way still"
+    assert source.remove(pieces[0]) == [pieces[6]]
+    assert source.begin(pieces[6], Flow())
+    assert pieces[7].promote() and source.begin(pieces[7], Flow())
+    assert source.remove(pieces[1]) == [pieces[8]], "the one that has begun meanwhile is passed over"
+    assert not source.begin(pieces[8], Flow()), "a reader's is one more"
+    measured(source, 2 * MIB)
+    assert source.remove(pieces[2]) == [pieces[9], pieces[10], pieces[11], pieces[4], pieces[8]]
 
 
 def test_a_line_too_slow_for_many_gets_is_left_to_the_reader(source: Source) -> None:
@@ -350,10 +360,7 @@ def test_a_line_too_slow_for_many_gets_is_left_to_the_reader(source: Source) -> 
         """The pieces that are abandoned when these have come for so long."""
         for piece in source.pieces:
             piece.heard(0, now_s)
-        for _ in range(windows.SAMPLES):
-            before = source.windows.rate.arrived
-            source.windows.rate.add(int(bytes_per_s))
-            source.windows.rate.sample(before, 1.0)
+        measured(source, bytes_per_s)
         gone = []
         for piece in list(source.pieces):
             if source.is_abandoned(piece, piece.start + KIB):
@@ -362,12 +369,12 @@ def test_a_line_too_slow_for_many_gets_is_left_to_the_reader(source: Source) -> 
         return gone
 
     for piece in pieces:
-        assert source.begin(piece, Flow(), FAR_GETS)
+        assert source.begin(piece, Flow())
         piece.sent(piece.start, KIB, 100.0)
     assert heard(MIB, 100.0 + SLOW_S / 2) == [], "TCP may still start"
     assert heard(5 * MIB, 100.0 + SLOW_S) == [], "the line has room for all"
-    assert heard(MIB, 100.0 + SLOW_S) == pieces[2 : FAR_GETS - NEAR_GETS + 1], "a reader waits for two"
-    assert len(source.pieces) == NEAR_GETS + 1
+    assert heard(MIB, 100.0 + SLOW_S) == pieces[2 : FAR_GETS - 4 + 1], "a reader waits for two"
+    assert len(source.pieces) == 4 + 1, "one for each 256 KiB a second, and the reader's"
     assert heard(MIB, 200.0) == []
 
 
