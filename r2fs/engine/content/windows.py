@@ -98,7 +98,7 @@ def is_bulk(start: int, stop: int) -> bool:
     return start == 0 and stop >= FIRST
 
 
-def piece_of(window: int, gets: int, least: int = PIECE) -> int:
+def piece_of(window: int, gets: int, least: int) -> int:
     """Return the bytes of each GET of a window that comes by `gets` of them or fewer: a power of two."""
     wanted = min(max(least, window // gets), LARGEST_PIECE, window // 2)
     return 1 << (wanted.bit_length() - 1)
@@ -164,16 +164,16 @@ class Windows:
             return Ahead(sequence, (stop, min(max(stop, start + FIRST), size) if lost else stop))
         if lost:
             sequence.requested = stop
-        opens = sequence.window <= FIRST
+        is_first = sequence.window <= FIRST
         is_long = sequence.expected - sequence.begun >= PIECE
         wanted = int(self.rate.bytes_per_s * AHEAD_S) if is_long else 0
         sequence.window = min(max(SECOND, wanted), limit, MOST, gets * LARGEST_PIECE)
-        piece = piece_of(sequence.window, gets)
+        piece = piece_of(sequence.window, gets, PIECE)
         begin, end = max(sequence.requested, stop), min(stop + sequence.window, size)
         if end < size:
             end -= end % piece
         sequence.requested = max(begin, end)
-        if opens:
+        if is_first:
             piece = piece_of(sequence.window, gets, OPENING)
         return Ahead(sequence, (begin, sequence.requested), piece)
 
@@ -186,5 +186,5 @@ class Windows:
         for other in self._sequences:
             other.cancelled += 1
         del self._sequences[: max(0, len(self._sequences) - SEQUENCES + 1)]
-        self._sequences.append(Sequence(stop, stop, stop))
+        self._sequences.append(Sequence(stop, stop, stop, FIRST))
         return self._sequences[-1]

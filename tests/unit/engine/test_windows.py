@@ -169,7 +169,7 @@ def test_a_window_of_a_long_reader_holds_what_arrives_in_two_seconds(bytes_per_s
     ],
 )
 def test_a_window_comes_by_gets_of_powers_of_two(window: int, gets: int, piece: int) -> None:
-    assert windows.piece_of(window, gets) == piece
+    assert windows.piece_of(window, gets, PIECE) == piece
 
 
 def test_a_near_server_gets_few_large_requests() -> None:
@@ -408,7 +408,7 @@ def store() -> Iterator[Ranges]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows and pieces a sixteenth."""
-    for name in ("FIRST", "OPENING", "PIECE", "LARGEST_PIECE", "SECOND", "MOST", "NEAR"):
+    for name in ("FIRST", "OPENING", "GET_RATE", "PIECE", "LARGEST_PIECE", "SECOND", "MOST", "NEAR"):
         monkeypatch.setattr(windows, name, getattr(windows, name) // 16)
 
 
@@ -450,8 +450,8 @@ def test_pieces_past_the_limit_of_gets_follow_by_themselves(
 ) -> None:
     begin, tried = Source.begin, list[bool]()
 
-    def counted(source: Source, piece: Piece, flow: Flow, limit: int) -> bool:
-        tried.append(begin(source, piece, flow, limit))
+    def counted(source: Source, piece: Piece, flow: Flow) -> bool:
+        tried.append(begin(source, piece, flow))
         return tried[-1]
 
     monkeypatch.setattr(Source, "begin", counted)
