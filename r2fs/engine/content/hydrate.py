@@ -105,7 +105,7 @@ class Reader:
             self._wait(source, start, stop, caller, priority)
 
     def whole(self, source: Source, caller: Caller, priority: int = URGENT) -> None:
-        """Return when the content is complete. Raises as `ensure`, but for a `caller` that may wait for the network."""
+        """Return when the content is complete. `caller` has been allowed to wait for the network. Raises as `ensure`."""
         if source.content.complete:
             return
         source.content.fail(None)
