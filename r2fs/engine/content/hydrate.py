@@ -53,6 +53,9 @@ class Reader:
         self._downloader = downloader
         # set by any thread: the sequence that the last bulk read of a file's begin was in
         self._bulk: Sequence | None = None
+        self._room = (
+            windows.FAR_GETS
+        )  # GETs that the line had room for, by the file whose rate was last known
 
     def ensure(self, source: Source, start: int, stop: int, caller: Caller) -> None:
         """Return when [start, stop) is in the file, and request what a sequential reader needs next.
@@ -184,7 +187,12 @@ class Reader:
 
     def _gets(self, source: Source) -> int:
         """Return the number of GETs of a window. With the Source's lock held."""
-        return windows.NEAR_GETS if 0 < self.soonest_s <= windows.NEAR_S else source.windows.rate.gets
+        if 0 < self.soonest_s <= windows.NEAR_S:
+            return windows.NEAR_GETS
+        rate = source.windows.rate
+        if rate.bytes_per_s:
+            self._room = rate.gets
+        return self._room
 
     def _tail(self, source: Source, start: int, stop: int) -> Range:
         """Return the range at the end to request beside a first read from the begin; empty for any other read."""

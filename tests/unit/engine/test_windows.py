@@ -492,6 +492,28 @@ def test_a_read_too_long_for_a_header_opens_a_window_unless_it_was_all_the_last_
     assert fetched("fourth", 1) > windows.FIRST, "the third was"
 
 
+def test_the_first_window_of_the_next_file_has_as_many_gets_as_the_line_had_room_for(
+    make: MakeEngine, store: Ranges, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "NEAR_S", 0.0)
+    monkeypatch.setattr(windows, "GET_RATE", 1 << 60)  # any line is slow
+    for name in ("first", "second"):
+        store.set(name, bytes(2 * MIB))
+    engine = make(small_file=KIB)
+    do_at_once(engine.downloads)
+
+    def gets_of(name: str) -> int:
+        store.gets.clear()
+        opened = engine.open(name)
+        for number in range(3):
+            read(engine, opened.handle, number * windows.FIRST, windows.FIRST)
+        engine.close(opened)
+        return len(store.gets)
+
+    assert gets_of("first") == FAR_GETS, "nothing is known yet"
+    assert gets_of("second") <= 3
+
+
 def test_nothing_is_read_ahead_where_the_user_wants_none(
     make: MakeEngine, store: Ranges, small: None
 ) -> None:
