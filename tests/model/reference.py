@@ -147,15 +147,19 @@ class Model:
         for file in self.files.values():
             file.mode_shown = file.mtime_shown = False
 
-    def touch(self, path: str, etag: str | None, unheard: bool) -> None:
+    def touch(self, path: str, etag: str | None, unheard: bool, sent: bool) -> None:
         """Another client writes or removes what is at `path`; `etag` is of the version that goes.
 
-        `unheard`: that is the upload of the file here, and its answer is not in the journal yet.
+        `unheard`: that is the upload of the file here, and its answer is not in the journal yet. `sent`: that has the
+        bytes of the file here, of which attributes alone are pending.
         """
         self.touched.add(path)
         here = self.files.get(path)
         if here is not None and unheard:
             here.taken = True
+        if here is not None and sent and etag is not None:
+            here.modified = False
+            here.origins.add(etag)
         if etag is not None:
             for file in [*self.files.values(), *(file for file, _, _ in self.slots.values())]:
                 if etag in file.origins:

@@ -466,13 +466,16 @@ class Runner:
         self.raced = True
         key = nfc(self.world.prefix + path)
         node = self.world.node(nfc(path))
-        flight = node.pending.in_flight if node is not None and node.pending is not None else None
+        pending = node.pending if node is not None else None
+        flight = pending.in_flight if pending is not None else None
         for suffix in ("", ".rclonelink"):
             old = self.world.bucket.objects.get(key + suffix)
             made_by = old.meta.metadata.get(ATTEMPT) if old is not None else None
             unheard = flight is not None and made_by == flight.attempt
+            etag = old.etag if old is not None else None
+            sent = pending is not None and not pending.changed and pending.expected_etag == etag
             for model in self.models:
-                model.touch(nfc(path), old.etag if old else None, unheard)
+                model.touch(nfc(path), etag, unheard, sent)
 
     def do_remote_set(self, path: str, size: int, tag: int) -> None:
         file = self.model.files.get(nfc(path))

@@ -576,3 +576,25 @@ def test_the_model_knows_that_a_copys_source_is_replaced_while_its_target_is_mad
         {"op": "cp", "old": "d1/f2.wav", "new": "d1/d1/d0/fü", "tag": 55, "edit": 0, "plan": meanwhile},
     ]
     check(operations, tmp_path, upload_delay_s=1.0)
+
+
+@pytest.mark.expect_warnings
+def test_the_model_knows_that_bytes_are_sent_while_attributes_are_not(tmp_path: Path) -> None:
+    """The model's own defect: it wanted this host's bytes, which another host had replaced in the bucket (seed 20147)."""
+    between: list[Op] = [
+        {"op": "attributes", "path": "fü", "mtime_ns": 373336664483391608},
+        {"op": "open", "slot": "B", "path": "fü", "flags": "wt"},
+    ]
+    operations: list[Op] = [
+        {"op": "open", "slot": "B", "path": "fü", "flags": "wc"},
+        {"op": "close", "slot": "B"},
+        {"op": "remote_mkdir", "path": "d1"},
+        {"op": "cp", "old": "fü", "new": "d1/f2.wav", "tag": 3},
+        {"op": "pump", "plan": {"1": between}},
+        {"op": "attributes", "path": "d1/f2.wav", "mode": 0o755},
+        {"op": "pump"},
+        {"op": "remote_set", "path": "d1/f2.wav", "size": 49, "tag": 6},
+        {"op": "pump"},
+        {"op": "drain", "deep": True},
+    ]
+    check(operations, tmp_path, upload_delay_s=0.0, cache_size=8192)
