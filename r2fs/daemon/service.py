@@ -131,7 +131,7 @@ class Service:
         store.bandwidth.change(self._settings.upload_limit, self._settings.download_limit)
         with starting.interruptible(STOP_SIGNALS):
             # Before files are made on this host: a wrong key or name leaves none behind.
-            answer = starting.answer_of(store, self._settings, self._clock) if left is None else None
+            away = left is None and not starting.answers(store, self._settings)
         store.listen(starting.tell_health)
         starting.freeze_modules()
         settings = directories.prepare(self._settings)
@@ -151,11 +151,8 @@ class Service:
         core = Core(settings, store, journal, cache, self._clock, self._crash_point, memory)
         engine = build(core, left.inheritance if left else None)
         closing.callback(lambda: engine.close(leave=self._restarting.is_set()))
-        if answer is not None:
-            if answer.away:
-                engine.assume_away()
-            if answer.root is not None:
-                engine.refreshing.begin(answer.root, answer.requested_s)
+        if away:
+            engine.assume_away()
         file = SpentFile(settings.state_dir)
         spending = Spending(file, store.counter, lambda: engine.settings, engine.set_frugal, self._clock)
         closing.callback(spending.save)

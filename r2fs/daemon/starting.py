@@ -15,19 +15,16 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from r2fs import __version__
 from r2fs.disk.journal.journal import Journal
-from r2fs.disk.journal.state_directory import is_locked
 from r2fs.model import amounts, mount_record
 from r2fs.model.errors import R2fsError, Retryable, SettingsError, StateLocked
 from r2fs.model.keys import printable
-from r2fs.model.ports import Clock, CrashPoint
-from r2fs.model.records import ListPage
+from r2fs.model.ports import CrashPoint
 from r2fs.model.settings import Settings
 from r2fs.store.health import HealthView
 
@@ -42,7 +39,6 @@ LARGE_BUFFER = (1 << 20) + (64 << 10)
 # and the next one have them filled with zeros again (measured: a fifth of the daemon's CPU in a cold read).
 SPARE_HEAP = 4 * LARGE_BUFFER
 SHOWN = 5  # keys in an error
-NAMES = 1000  # of the root that the check lists: as many cost no more than one
 DESCRIPTORS = 65536  # far more than a pipeline holds open at once
 
 
@@ -181,30 +177,19 @@ def card(settings: Settings, target: Path) -> dict[str, object]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Result of the check of the bucket."""
+def answers(store: Any, settings: Settings) -> bool:
+    """Raise the error of an unusable bucket. False: it does not answer, and an earlier mount has left state to use.
 
-    away: bool  # no answer, and an earlier mount has left state to use
-    root: ListPage | None  # the first names, where the check has listed them and no daemon changed them since
-    requested_s: float  # Clock.monotonic() before
-
-
-def answer_of(store: Any, settings: Settings, clock: Clock) -> Answer:
-    """Check the bucket. Raises the error of an unusable one.
-
-    Without state of an earlier mount silence is an error: a wrong endpoint does not answer either. While the earlier
-    daemon is still sending, its last changes may be missing in the page, which is not kept then.
+    Without such state the silence is an error: a wrong endpoint does not answer either.
     """
-    requested_s, is_last = clock.monotonic(), not is_locked(settings.state_dir)
     try:
-        page = store.check(names=NAMES)
-        return Answer(False, page if is_last else None, requested_s)
+        store.check()
     except Retryable as error:
         if not (settings.state_dir / mount_record.NAME).exists():
             raise
         log.warning("mounted without the bucket, from journal and cache: %s", error)
-        return Answer(True, None, requested_s)
+        return False
+    return True
 
 
 def check_late(store: Any) -> None:

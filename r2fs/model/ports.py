@@ -139,11 +139,8 @@ class ObjectStore(Protocol):
     @property
     def limits(self) -> Limits: ...
 
-    def check(self, names: int = 1) -> ListPage | None:
-        """Check that the bucket can be used now with these credentials. Raises an error with the remedy.
-
-        Returns the first page of its root, if the check needs a LIST: of `names` names, if these are all.
-        """
+    def check(self) -> None:
+        """Check that the bucket can be used now with these credentials. Raises an error with the remedy."""
         ...
 
     def list_page(

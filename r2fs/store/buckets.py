@@ -171,7 +171,7 @@ class Buckets:
             raise Refused(f"{printable(key)}: a bucket's directory, which is no object")
         return self._at(name), name, below
 
-    def check(self, names: int = 1) -> None:
+    def check(self) -> None:
         """Check each named bucket. Raises an error only if none can be used; else the log names those that cannot.
 
         A server that does not answer for one bucket gets no request for its others.

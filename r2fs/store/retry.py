@@ -206,8 +206,8 @@ class RetryingStore:
                 return done
 
     # ---- requests that may be sent again
-    def check(self, names: int = 1) -> ListPage | None:
-        return self._repeat(lambda: self.inner.check(names), BRIEF)
+    def check(self) -> None:
+        self._repeat(self.inner.check, BRIEF)
 
     def list_page(
         self,

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from r2fs.engine.namespace.refreshing import FIRST_S
 from tests.mount.daemons import BucketMount, until
 from tests.support.servers import SeaweedFS
 
@@ -67,18 +66,6 @@ def keys(s3: S3Client, seaweed: SeaweedFS, prefix: str) -> set[str]:
 
 def requests(mount: BucketMount) -> Counter[str]:
     return Counter(mount.status()["requests"]["by_verb"])
-
-
-def test_the_check_of_the_mount_is_the_first_list_of_its_root(
-    make: Callable[..., BucketMount], seaweed: SeaweedFS, s3: S3Client, tmp_path: Path
-) -> None:
-    fill(s3, seaweed, f"{tmp_path.name}/top/", 4, 2)
-    s3.put_object(Bucket=seaweed.endpoint.bucket, Key=f"{tmp_path.name}/take.wav", Body=b"12345")
-    mount, begun_s = make("m", freshness="60s", start=False), time.monotonic()
-    mount.start()
-    assert sorted(os.listdir(mount.path)) == ["take.wav", "top"]
-    assert requests(mount)["ListObjectsV2"] == 1 or time.monotonic() - begun_s > FIRST_S
-    assert (mount.path / "take.wav").stat().st_size == 5
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -50,11 +50,10 @@ def test_a_thumbnailer_gets_headers_and_others_all(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "settings.toml").write_text(RULES)
-    mount = mounts("a", start=False, config=tmp_path / "settings.toml", read_ahead="0")
+    mount = mounts("a", config=tmp_path / "settings.toml", read_ahead="0")
     large, small = os.urandom(9 * MIB), os.urandom(40_000)
     for name, data in (("large.wav", large), ("small.wav", small), ("other.wav", large)):
         s3.put_object(Bucket=seaweed.endpoint.bucket, Key=f"{mount.prefix}{name}", Body=data)
-    mount.start()
     thumbnailer, indexer = programs("tumblerd"), programs("baloo_file")
 
     done = subprocess.run([thumbnailer, mount.path / "large.wav"], capture_output=True, timeout=60)

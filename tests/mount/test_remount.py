@@ -55,9 +55,9 @@ def test_nothing_is_new_to_programs_after_a_remount_with_an_empty_cache(
     mounts: Callable[..., BucketMount], tmp_path: Path, s3: S3Client, seaweed: SeaweedFS
 ) -> None:
     a_tree(tmp_path / "source")
+    mount = mounts("host")
     theirs = f"{tmp_path.name}/theirs/take.wav"
     s3.put_object(Bucket=seaweed.endpoint.bucket, Key=theirs, Body=b"theirs")
-    mount = mounts("host")
     copied = run("rsync", "-a", f"{tmp_path}/source/", f"{mount.path}/copy/")
     assert copied.returncode == 0, copied.stderr
     before = shown(mount.path)

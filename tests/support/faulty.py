@@ -428,8 +428,8 @@ class FaultyStore:
     def limits(self) -> Limits:
         return self.inner.limits
 
-    def check(self, names: int = 1) -> ListPage | None:
-        return self._do("check", "", lambda: self.inner.check(names))
+    def check(self) -> None:
+        self._do("check", "", self.inner.check)
 
     def list_page(
         self,

@@ -129,7 +129,7 @@ class MemoryStore:
             self.objects.pop(self._identity(key), None)
 
     # ---- the port
-    def check(self, names: int = 1) -> None:
+    def check(self) -> None:
         self._call("check", "")
 
     def list_page(

@@ -126,21 +126,6 @@ def lock_state(state_dir: Path) -> int:
     return fd
 
 
-def is_locked(state_dir: Path) -> bool:
-    """True if another r2fs holds the lock, or where that cannot be known."""
-    try:
-        fd = owned_paths.open_file(state_dir / "lock", os.O_RDWR)
-    except OSError as error:
-        return not isinstance(error, FileNotFoundError)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
 def _mounted_on(state_dir: Path) -> str:
     """Return the mountpoint in the record of the lock's holder, as text; "" before it is written."""
     try:

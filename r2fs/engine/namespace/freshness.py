@@ -86,7 +86,7 @@ class Freshness:
             records,
             self._clear_suspects,
             lambda one: self.valid_s(one) > 0,
-            self.listed_locked,
+            self._listed_locked,
         )
         self.outages = Outages(records.core)
         self._behind = Behind(records.core, jobs)
@@ -313,9 +313,9 @@ class Freshness:
             listing = listing_of(directory)
             listing.listed(sent_at_s)
             self._name_lookup.listed_locked(listing, read, self._core.clock.monotonic() - sent_at_s)
-            self.listed_locked(directory)
+            self._listed_locked(directory)
 
-    def listed_locked(self, directory: Node) -> None:
+    def _listed_locked(self, directory: Node) -> None:
         """Note that all names of the directory are known."""
         self._core.assert_held()
         self.last.listed_locked(directory)

@@ -1,4 +1,4 @@
-"""Refreshing: the end of known listings and attributes at and below a path, for `r2fs refresh`; the root's first listing.
+"""Refreshing: the end of known listings and attributes at and below a path, for `r2fs refresh`.
 
 Known names stay shown while the bucket is away. With more than ABSENT_MAX absent names of a directory in the
 kernel, some stay absent for `freshness`.
@@ -12,39 +12,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from r2fs.engine.inodes.inode import Node, listing_of
-from r2fs.engine.inodes.listing_merge import merge_listing
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.named_paths import parts_of
 from r2fs.engine.pending.records import Records
 from r2fs.model.errors import NotADirectory, NotFound, ReadFailed, ReadRefused, Unavailable
 from r2fs.model.keys import printable
 from r2fs.model.ports import Caller
-from r2fs.model.records import ListPage
 from r2fs.model.views import RefreshView
-
-FIRST_S = 1.0  # for which the LIST of the mount's check serves
 
 
 class Refreshing:
     def __init__(self, records: Records, freshness: Freshness) -> None:
         self._core = records.core
         self._tree = records.tree
-        self._pending = records.pending
         self._freshness = freshness
-
-    def begin(self, page: ListPage, sent_at_s: float) -> None:
-        """Show the root as the LIST of the mount's check has it, sent at Clock.monotonic() `sent_at_s`, if that is all.
-
-        Not where changes wait: they may need more requests than this page. Past FIRST_S the next look asks again: a
-        script mounts, stores by another tool, and reads.
-        """
-        root = self._tree.root
-        with self._core.lock:
-            if page.token is not None or root.children() or self._pending.deletes.rows:
-                return
-            merge_listing(self._tree, root, page.objects, page.prefixes, self._tree.tick)
-            listing_of(root).listed(sent_at_s - max(0.0, self._core.settings.freshness_s - FIRST_S))
-            self._freshness.listed_locked(root)
 
     def forget(self, path: str) -> RefreshView:
         """Forget names at and below `path` (relative to the mount): their next use sends a request.

@@ -139,7 +139,7 @@ class LocalDirStore:
         )
 
     # ---- the bucket as a whole
-    def check(self, names: int = 1) -> None:
+    def check(self) -> None:
         with self._request("ListObjectsV2"):
             if not S_ISDIR(self._root.stat().st_mode):
                 raise BucketMissing(f"{self.url}: is not a directory")

@@ -1,4 +1,4 @@
-"""Check of a bucket before use, by one LIST: its endpoint, its credentials, this host's clock.
+"""Check of a bucket before use, by one LIST of one key: its endpoint, its credentials, this host's clock.
 
 Owns:    how the refusal of an S3 server is told from the answer of another server, and the clock's comparison.
 """
@@ -27,7 +27,6 @@ from r2fs.model.errors import (
 )
 from r2fs.model.keys import printable
 from r2fs.model.ports import Clock
-from r2fs.model.records import ListPage
 from r2fs.model.settings import Bucket
 from r2fs.store.answers import server_text
 from r2fs.store.s3.clients import Clients
@@ -103,41 +102,35 @@ def _text(off_s: float) -> str:
 Translated = Callable[[], AbstractContextManager[Answer]]
 
 
-def check_bucket(
-    bucket: Bucket, clients: Clients, checks: Checks, translated: Translated, names: int
-) -> ListPage | None:
-    """Send one LIST, of `names` names, and return its page. Raises StoreError's subclasses with a remedy, and ClockSkewed.
+def check_bucket(bucket: Bucket, clients: Clients, checks: Checks, translated: Translated) -> None:
+    """Send one LIST of one key. Raises StoreError's subclasses with a remedy, and ClockSkewed.
 
     Without boto3, if possible: the first request of a mount then finds a connection open, and boto3 makes no second
-    client. Refusals are explained by boto3's answer, but for silence and throttling. It is sent a LIST of one key, whose
-    page is not returned: a name that cannot be understood makes no bucket unusable.
+    client. Refusals are explained by boto3's answer, but for silence and throttling.
     """
     wanted: dict[str, Any] = {"Bucket": bucket.name, "Prefix": bucket.prefix, "MaxKeys": 1}
-    first = wanted if names == 1 else wanted | {"MaxKeys": names, "Delimiter": "/"}
 
-    def listed(send: Callable[[], Mapping[str, Any]]) -> tuple[Mapping[str, Any], ListPage]:
+    def listed(send: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         with translated() as seen:
             answer = send()
-            return answer, page_of(seen.read(), Asked(bucket.name, bucket.prefix))
+            page_of(seen.read(), Asked(bucket.name, bucket.prefix))
+        return answer
 
     requests = clients.requests()
     if requests is not None:
         try:
-            answer, page = listed(lambda: requests.send("ListObjectsV2", first, TIMEOUT_S))
+            answer = listed(lambda: requests.send("ListObjectsV2", wanted, TIMEOUT_S))
         except StoreError as error:
-            if names > 1 and isinstance(error.__cause__, boto_errors.ReadTimeoutError):
-                check_bucket(bucket, clients, checks, translated, 1)  # which takes some servers far less time
-                return None
             if isinstance(error, Retryable) and not isinstance(error, MalformedAnswer):
                 raise checks.explained(error) from error.__cause__
             log.debug("%s: by boto3, after %s", bucket.url, error)
         else:
             checks.check_clock(answer.get("Date"))
-            return page
+            return
     with translated():
         client = clients.make(TIMEOUT_S, TIMEOUT_S)
     try:
-        answer, _ = listed(lambda: client.list_objects_v2(**wanted))
+        answer = listed(lambda: client.list_objects_v2(**wanted))
     except MalformedAnswer as error:
         raise checks.not_s3() from error
     except StoreError as error:
@@ -145,4 +138,3 @@ def check_bucket(
     finally:
         client.close()
     checks.check_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
-    return None

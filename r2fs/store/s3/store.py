@@ -113,9 +113,9 @@ class S3Store:
         return translated(key or self.url, self._checks.host, outgoing, self._checks.dated)
 
     # ---- the bucket as a whole
-    def check(self, names: int = 1) -> ListPage | None:
-        """Send one LIST, with short timeouts; the clock is compared with the answer's Date."""
-        return check_bucket(self._bucket, self._clients, self._checks, self._translated, names)
+    def check(self) -> None:
+        """Send one LIST of one key, with short timeouts; the clock is compared with the answer's Date."""
+        check_bucket(self._bucket, self._clients, self._checks, self._translated)
 
     def list_page(
         self,

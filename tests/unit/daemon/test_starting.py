@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from r2fs.daemon import starting
-from r2fs.disk.journal.state_directory import take_lock
 from r2fs.model import mount_record
 from r2fs.model.errors import BadCredentials, BucketMissing, ClockSkewed, StoreError, Throttled, Unavailable
-from r2fs.model.ports import SystemClock
-from r2fs.model.records import ListPage
-from tests.support.clocks import ManualClock
 from tests.support.engine import settings_for
 
 
@@ -25,10 +20,9 @@ class Bucket:
     def __init__(self, error: StoreError | None) -> None:
         self._error = error
 
-    def check(self, names: int) -> ListPage:
+    def check(self) -> None:
         if self._error is not None:
             raise self._error
-        return ListPage((), (), None)
 
 
 @pytest.fixture
@@ -39,40 +33,27 @@ def mounted_before(tmp_path: Path) -> None:
 
 
 def test_a_bucket_that_answers(tmp_path: Path) -> None:
-    answer = starting.answer_of(Bucket(None), settings_for(tmp_path), ManualClock())
-    assert answer == starting.Answer(away=False, root=ListPage((), (), None), requested_s=1000.0)
-
-
-def test_names_from_before_the_last_changes_of_an_earlier_daemon_are_not_kept(tmp_path: Path) -> None:
-    """It sends them between the LIST of the check and the end of its lock: no row is left that tells of them."""
-    settings = settings_for(tmp_path)
-    fd = take_lock(settings.state_dir)
-    assert starting.answer_of(Bucket(None), settings, ManualClock()).root is None
-    os.close(fd)
-    assert starting.answer_of(Bucket(None), settings, ManualClock()).root is not None
-    (settings.state_dir / "lock").unlink()
-    (settings.state_dir / "lock").symlink_to("elsewhere")
-    assert starting.answer_of(Bucket(None), settings, ManualClock()).root is None, "nothing is known"
+    assert starting.answers(Bucket(None), settings_for(tmp_path))
 
 
 def test_without_an_earlier_mount_no_answer_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()  # made by hand, or by a start that failed
     with pytest.raises(Unavailable):
-        starting.answer_of(Bucket(Unavailable("no answer")), settings_for(tmp_path), SystemClock())
+        starting.answers(Bucket(Unavailable("no answer")), settings_for(tmp_path))
 
 
 @pytest.mark.usefixtures("mounted_before")
 @pytest.mark.expect_warnings("mounted without the bucket")
 @pytest.mark.parametrize("error", [Unavailable("no answer"), Throttled("busy")])
 def test_after_an_earlier_mount_it_is_gone_on_with(tmp_path: Path, error: StoreError) -> None:
-    assert starting.answer_of(Bucket(error), settings_for(tmp_path), SystemClock()).away
+    assert not starting.answers(Bucket(error), settings_for(tmp_path))
 
 
 @pytest.mark.usefixtures("mounted_before")
 @pytest.mark.parametrize("error", [BadCredentials, BucketMissing, ClockSkewed])
 def test_what_a_person_has_to_mend_is_told_all_the_same(tmp_path: Path, error: type[StoreError]) -> None:
     with pytest.raises(error):
-        starting.answer_of(Bucket(error("wrong")), settings_for(tmp_path), SystemClock())
+        starting.answers(Bucket(error("wrong")), settings_for(tmp_path))
 
 
 def test_the_heap_is_bounded_where_the_libc_can(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +71,6 @@ def test_the_heap_is_bounded_where_the_libc_can(monkeypatch: pytest.MonkeyPatch)
 HOLES = """
 import sys
 from r2fs.daemon import starting
-from r2fs.disk.journal.state_directory import take_lock
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096

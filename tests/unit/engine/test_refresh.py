@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from r2fs.engine.namespace.refreshing import FIRST_S
 from r2fs.model.errors import NotFound, Unavailable
 from r2fs.model.ports import Caller
 from r2fs.model.views import RefreshView
-from tests.support.engine import Engine
 from tests.support.kernel import Mount
 from tests.support.memory_store import MemoryStore
 
@@ -136,39 +132,3 @@ def test_without_the_bucket_names_stay_and_waiting_is_an_error(known: Mount, sto
     forget(known, "d")
     known.engine.fs.refreshing.ask(Caller(), "d", recursive=False)
     assert "new.wav" in known.kernel.listdir("d")
-
-
-# ---- the root's first listing
-@pytest.mark.parametrize(
-    ("age_s", "token", "lists"),
-    [
-        (FIRST_S / 2, None, 0),
-        (FIRST_S + 0.5, None, 1),  # others may have stored since
-        (FIRST_S / 2, "more", 1),
-    ],
-)
-def test_the_checks_list_serves_as_the_roots_first(
-    mount: Mount, store: MemoryStore, age_s: float, token: str | None, lists: int
-) -> None:
-    for key in ("d/one.wav", "top.wav"):
-        store.set(key, b"12345")
-    page = store.list_page("", delimiter="/")
-    store.calls.clear()
-    mount.engine.fs.refreshing.begin(replace(page, token=token), mount.clock.monotonic() - age_s)
-    assert mount.kernel.listdir("") == ["d", "top.wav"]
-    assert mount.kernel.stat("top.wav").size == 5
-    assert asked(store)["list"] == lists
-
-
-def test_after_a_kill_that_list_shows_nothing_that_was_removed(tmp_path: Path, store: MemoryStore) -> None:
-    store.set("d/one.wav", b"12345")
-    engine = Engine(tmp_path / "host", store, threads=False, freshness_s=HOUR)
-    engine.unlink("d/one.wav")
-    engine.rmdir("d")
-    engine.kill()
-    engine = Engine(tmp_path / "host", store, threads=False, freshness_s=HOUR)
-    page = store.list_page("", delimiter="/")
-    assert page.prefixes == ("d/",), "the delete is pending"
-    engine.fs.refreshing.begin(page, engine.core.clock.monotonic())
-    assert engine.listdir() == []
-    engine.end()

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
-import pytest
-from botocore.exceptions import ReadTimeoutError
-
 from r2fs.model.ports import SystemClock
-from r2fs.model.records import ListPage
 from r2fs.model.settings import Credentials
-from r2fs.store.s3 import check
-from r2fs.store.s3.listing import Asked, page_of
-from r2fs.store.s3.requests import Requests
 from r2fs.store.s3.session import open_session
 from r2fs.store.s3.store import connect
-from r2fs.store.s3.xml import Document, Malformed
 from tests.support.generated import Generated, GeneratedServer
 
 
@@ -32,48 +23,6 @@ def test_the_first_request_finds_the_connection_of_the_check() -> None:
         store.close()
     assert accepted == {"connections": 1}
     assert server.generated.requests == {"LIST": 2}
-
-
-def test_the_check_returns_the_names_that_it_was_to_list() -> None:
-    with GeneratedServer(Generated((4, 2), added={"top.wav": 7})) as server:
-        store = connect(server.endpoint.settings(), SystemClock())
-        page = store.check(names=1000)
-        store.close()
-    assert page is not None and page.token is None
-    assert page.prefixes == ("d0/", "d1/", "d2/", "d3/")
-    assert [(info.key, info.size) for info in page.objects] == [("top.wav", 7)]
-    assert server.generated.requests == {"LIST": 1}
-
-
-def test_a_name_that_cannot_be_understood_makes_no_bucket_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refusing(document: Document, asked: Asked) -> ListPage:
-        if len(document.rows) > 1:
-            raise Malformed("no Size of an object")
-        return page_of(document, asked)
-
-    monkeypatch.setattr(check, "page_of", refusing)
-    with GeneratedServer(Generated((4, 2))) as server:
-        store = connect(server.endpoint.settings(), SystemClock())
-        assert store.check(names=1000) is None
-        store.close()
-
-
-def test_a_server_that_lists_slowly_is_asked_for_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    send = Requests.send
-
-    def slow(
-        requests: Requests, operation: str, asked: Mapping[str, Any], limit_s: float | None = None
-    ) -> Any:
-        if asked["MaxKeys"] > 1:
-            raise ReadTimeoutError(endpoint_url="http://127.0.0.1")
-        return send(requests, operation, asked, limit_s)
-
-    monkeypatch.setattr(Requests, "send", slow)
-    with GeneratedServer(Generated((4, 2))) as server:
-        store = connect(server.endpoint.settings(), SystemClock())
-        assert store.check(names=1000) is None
-        store.close()
-    assert server.generated.requests == {"LIST": 1}
 
 
 def test_a_session_keeps_no_endpoints_of_other_services() -> None:
