@@ -55,6 +55,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if FOREIGN_VARIABLES.match(name)]:
         del os.environ[name]
     os.environ[SESSION_VARIABLE] = uuid.uuid4().hex
+    # A shell starts what it runs in the background with SIGINT ignored; all that tests start would ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Some hundred commands and daemons start in a run: each would compile all of r2fs anew.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
 import sys
 from collections.abc import Callable
-from io import BufferedReader
 from typing import NoReturn
 
 from r2fs.daemon.protocol import decode, encode, failure, raise_failure
@@ -19,8 +17,6 @@ from r2fs.daemon.systemd import LISTEN_DIGITS, LISTEN_START
 from r2fs.model.errors import DaemonDied, R2fsError
 
 log = logging.getLogger(__name__)
-
-SIGNALS, SIGNAL_S = 5, 1.0  # to a child that does not end, and the time between two
 
 Work = Callable[[Callable[[], None]], int]  # work(ready) → exit code
 
@@ -40,22 +36,19 @@ def run_in_background(work: Work, log_hint: str) -> int:
         _child(work, sending)
     os.close(sending)
     with open(receiving, "rb") as pipe:
-        line = _read_until_ready(pipe, child)
+        line = _read_until_ready(pipe.readline, child)
     if not line:
         raise DaemonDied(f"the daemon ended before the mount answered{log_hint}")
     raise_failure(decode(line))
     return 0
 
 
-def _read_until_ready(pipe: BufferedReader, child: int) -> bytes:
-    """Return the child's answer. Ctrl-C ends the child, too."""
+def _read_until_ready(readline: Callable[[], bytes], child: int) -> bytes:
+    """Ctrl-C while waiting ends the child too."""
     try:
-        return pipe.readline()
+        return readline()
     except KeyboardInterrupt:
-        for _ in range(SIGNALS):  # one that arrives inside a finalizer has no effect
-            os.kill(child, signal.SIGTERM)
-            if select.select([pipe], [], [], SIGNAL_S)[0]:
-                break
+        os.kill(child, signal.SIGTERM)
         raise
 
 
