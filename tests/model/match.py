@@ -221,12 +221,23 @@ def _is_conflict(name: str, path: str) -> bool:
 
 def _names(world: World, model: Model, seen: dict[str, Seen]) -> None:
     model.fading.clear()
+    for path in model.doubtful_dirs & set(seen):  # kept here, by an object that is to be made or has been
+        if seen[path].owes or nfc(f"{model.prefix}{path}/") in world.bucket.objects:
+            model.dirs[path] = seen[path].owes
+    model.doubtful_dirs.clear()
     want = {*model.files, *model.directories()}
     have = set(seen)
     missing, extra = want - have, have - want
     for path in sorted(extra, key=len, reverse=True):
-        # A directory may be shown until the last deletes below it have been carried out.
-        below = [key for key in world.bucket.objects if key.startswith(nfc(model.prefix + path + "/"))]
+        # A directory may be shown until the last deletes below it have been carried out. Nor can a removal here tell of
+        # another client's directory that was not known to be there.
+        deletes = world.engine.pending_store.deletes
+        below = [
+            key
+            for key in world.bucket.objects
+            if key.startswith(nfc(model.prefix + path + "/"))
+            and (deletes.any_at(key) or key in world.bucket.foreign)
+        ]
         if seen[path].attributes.kind is Kind.DIRECTORY and below:
             model.fading.add(path)
             extra.discard(path)

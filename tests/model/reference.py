@@ -63,6 +63,8 @@ class Model:
         self.gone: dict[str, set[str]] = {}  # path: ETags of versions that were deleted here
         self.gone_dirs: set[str] = set()
         self.fading: set[str] = set()  # directories that are shown until the last delete below is done
+        # directories that have lost a file while their object, of another client, may be known to be gone, or not
+        self.doubtful_dirs: set[str] = set()
         self.slots: dict[str, tuple[File, bool, bool]] = {}  # file, writes, appends
         self.touched: set[str] = set()  # paths at which another client changed something
 
@@ -78,7 +80,7 @@ class Model:
         """Equal for models that will never be told apart."""
         identities = {id(file): path for path, file in self.files.items()}
         slots = {slot: (identities.get(id(f)), f, *flags) for slot, (f, *flags) in self.slots.items()}
-        sets = [sorted(part) for part in (self.gone_dirs, self.fading, self.touched)]
+        sets = [sorted(part) for part in (self.gone_dirs, self.doubtful_dirs, self.fading, self.touched)]
         return repr((sorted(self.files.items()), sorted(self.dirs.items()), sorted(slots.items()), sets, [
             (path, sorted(etags)) for path, etags in sorted(self.gone.items())
         ]))  # fmt: skip
@@ -220,6 +222,8 @@ class Model:
         if path and path not in self.directories():
             self.dirs[path] = True
             self.gone_dirs.discard(path)
+        elif self.dirs.get(path) is False and nfc(f"{self.prefix}{path}/") not in self.bucket.objects:
+            self.doubtful_dirs.add(path)
 
     def unlink(self, path: str) -> None:
         self._need(path)
@@ -325,7 +329,7 @@ class Model:
                 self.gone_dirs.add(new)
             self.fading.discard(new)
         empty = not self.children(old)
-        self.fading.discard(old)
+        self.fading = {path for path in self.fading if not (path + "/").startswith(old + "/")}
         for path in [path for path in self.files if path.startswith(old + "/")]:
             file = self._leave(path)
             self.files[new + path[len(old) :]] = file

@@ -85,13 +85,28 @@ def key_changes(
         old_prefix = old_prefix.removesuffix(SYMLINK_SUFFIX)
     changes = []
     for node in tree.walk(top):
-        marker = node.listing.marker if node.listing is not None and node.pending is None else None
+        marker = _own_object(node)
         if not _is_carried(node, marker) or (node is top and not node.children()):
             old_key, old_etag = _object_of(tree, node, marker)
             new_key = tree.check_key(new_prefix + tree.key(node)[len(old_prefix) :])
             stays_here = _stays_here(local_only, node, new_key, is_top=node is top)
             changes.append(KeyChange(node, node is top, old_key, new_key, old_etag, marker, stays_here))
     return changes
+
+
+def _own_object(node: Node) -> Version | None:
+    """Return a directory's own object. If the directory has a row: only where the row was added before the object was
+    known, since the last known file had left a directory that was not listed yet.
+
+    Another host's object at the key of a directory that this host has made stays, and so does one with bytes: the row
+    sends an empty one.
+    """
+    marker, pending = node.listing.marker if node.listing is not None else None, node.pending
+    if marker is None or pending is None:
+        return marker
+    is_new = pending.closed_at_s is not None  # made by this host
+    knows_it = is_new or node.base is not None or pending.expected_etag is not None
+    return None if knows_it or marker.size else marker
 
 
 def _is_carried(node: Node, marker: Version | None) -> bool:
@@ -113,7 +128,7 @@ def _stays_here(local_only: LocalOnly, node: Node, new_key: str, is_top: bool) -
 def _object_of(tree: Tree, node: Node, marker: Version | None) -> tuple[str, str | None]:
     """Return the key of the node's object, and its ETag; None: the bucket has none."""
     if node.pending is not None:
-        return node.pending.key, node.pending.expected_etag
+        return node.pending.key, marker.etag if marker is not None else node.pending.expected_etag
     version = marker or node.base
     if version is None:
         return tree.key(node), None
@@ -293,12 +308,12 @@ class Renaming:
         if node.pending is None:
             changed = node.is_dir and node.own_bytes is None  # a marker has no bytes to copy
             pending = retargeted(self._pending.begin(node, change.new_key, changed, expected_etag))
-            if change.base is not None:
-                fields["base"] = change.base
         else:
             pending = renamed(node.pending, change.new_key, expected_etag, self._core.journal.next_seq())
             if change.is_top and new_name != node.name:
                 pending = named_by_program(pending)
+        if change.base is not None:
+            fields["base"] = change.base
         self._pending.commit(node, pending, **fields)
         if change.old_etag is not None:
             row = self._pending.deletes.add(change.old_key, change.old_etag, after=node)

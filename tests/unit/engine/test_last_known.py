@@ -140,6 +140,26 @@ def test_the_object_of_a_renamed_file_is_no_second_file(
     }
 
 
+def test_a_renamed_directory_does_not_come_back_by_an_object_that_was_not_known_at_first(
+    make: MakeEngine, store: MemoryStore
+) -> None:
+    """It is given an object of its own while nobody knows that it has one; the rename knows of both."""
+    store.set("a/sub/", b"", mode="040700")
+    first = make(**SHORT | {"upload_delay_s": 60.0})
+    first.tree()
+    first.write("a/sub/new.wav", b"new")
+    first.stop()
+    away(store)
+    after = make(**SHORT)
+    after.rename("a/sub/new.wav", "a/new.wav")
+    after.rename("a", "b")
+    back(store)
+    after.drain()
+    assert store.keys() == ["b/new.wav", "b/sub/"]
+    assert store.metadata("b/sub/")["mode"] == "040700"
+    assert sorted(after.tree()) == ["b/", "b/new.wav", "b/sub/"]
+
+
 def test_what_a_killed_mount_left_is_not_believed(seen: Engine, make: MakeEngine, store: MemoryStore) -> None:
     """It may have made and sent more than was kept."""
     seen.stop()
