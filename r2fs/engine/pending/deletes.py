@@ -111,6 +111,24 @@ class PendingDeletes:
                     return row
         return None
 
+    def of_others(self, key: str, etag: str) -> list[PendingDelete]:
+        """Return the deletes of other versions at `key` that are not on their way, in the order of their rows."""
+        rows = [self.rows[seq] for seq in self._at(key) if seq not in self.claimed]
+        return [row for row in rows if row.watch_until_s is None and row.etag != etag]
+
+    def renumber(self, row: PendingDelete) -> PendingDelete:
+        """Enter a row anew, as the latest of its key, whose version `take_over` returns. The caller schedules it."""
+        refusal, program = self.parked.get(row.seq), self.programs.get(row.seq)
+        latest = row._replace(seq=self._journal.next_seq())
+        with self._journal.transaction():
+            self.drop(row.seq)
+            self._journal.put_delete(latest)
+            self._enter(latest, refusal)
+            if program is not None:
+                self.programs[latest.seq] = program
+            self._journal.on_rollback(lambda: self._leave(latest.seq))
+        return latest
+
     def any_at(self, key: str) -> bool:
         """True if a delete at exactly `key` is pending, parked ones included."""
         return nfc(key) in self._by_key

@@ -75,6 +75,11 @@ class Deleter:
         """Carry out rows whose objects a LIST has just shown, `seen` by key; enter into `again` those due again."""
         self._carry_out(self._replaceable(rows, again), seen, again)
 
+    def is_done_locked(self, row: PendingDelete) -> bool:
+        """True for a delete that was carried out, and not journalled yet."""
+        self._core.assert_held()
+        return row.seq in self._done
+
     def _replaceable(self, rows: list[PendingDelete], again: RetryIn) -> list[PendingDelete]:
         """The rows, less any with an object that has the only safe bytes of a renamed file."""
         try:

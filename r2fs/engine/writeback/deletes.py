@@ -77,6 +77,18 @@ class Deletes:
                 end_s = window.begun_s + self._core.settings.upload_delay_s
                 self._queue.add_locked(window.first, min(now + QUIET_S, end_s))
 
+    def add_overtaken_locked(self, key: str, etag: str, after: Node | None) -> None:
+        """Add the delete of a late answer's version. Versions of the key's other rows have been seen there since: their
+        rows get later numbers, so that a new object of the name expects the last of them."""
+        self._core.assert_held()
+        deletes = self._pending.deletes
+        newer = [row for row in deletes.of_others(key, etag) if not self._deleter.is_done_locked(row)]
+        self.add_locked(deletes.add(key, etag, after))
+        for row in newer:
+            latest = deletes.renumber(row)
+            if latest.seq not in deletes.parked:
+                self.add_locked(latest)
+
     def _stays_open_locked(self, item: Item, now: float) -> bool:
         """True if the item is the first of a window that stays open. A window that ends makes its others due."""
         self._core.assert_held()

@@ -238,7 +238,7 @@ class Resolver:
         self._overwritten_locked(job)
         heir = self._pending.pending_at(key)
         if heir is None:
-            self._deletes.add_locked(self._pending.deletes.add(key, version.etag, after))
+            self._deletes.add_overtaken_locked(key, version.etag, after)
             return
         assert heir.pending is not None
         if heir.pending.expected_etag in (None, job.expected_etag):  # else a newer version is known

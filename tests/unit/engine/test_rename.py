@@ -159,6 +159,31 @@ def test_a_replaced_files_delete_is_taken_over(make: MakeEngine, store: MemorySt
     assert [row.key for row in engine.deletes()] == ["a.wav"]
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_was_removed_does_not_come_back_by_an_upload_of_the_name_before_it(
+    make: MakeEngine, store: MemoryStore, restarted: bool
+) -> None:
+    """The answer to that upload is heard last: a new file of the name still replaces what was removed last."""
+    engine = make(threads=False, freshness_s=0.0)
+    engine.write("a.wav", ONE)
+
+    def replaced(name: str, key: str) -> None:
+        if name == "put":
+            engine.rename("a.wav", "b.wav")
+            store.set("a.wav", OTHER)
+            engine.unlink("a.wav")
+
+    store.after = replaced
+    engine.run_one_due()
+    store.after = lambda name, key: None
+    if restarted:
+        engine.kill()
+        engine = make(threads=False, freshness_s=0.0)
+    engine.write("a.wav", BYTES)
+    engine.run_due()
+    assert store.contents() == {"a.wav": BYTES, "b.wav": ONE}
+
+
 # ------------------------------------------------------------------ directories that lose their last object
 @pytest.mark.expect_warnings
 @pytest.mark.parametrize("other", ["b/other/x.wav", "b/other.rclonelink"], ids=["a directory", "a link"])
