@@ -12,6 +12,7 @@ from r2fs.engine.writeback.deletes import MANY
 from r2fs.engine.writeback.queue import QUIET_S
 from r2fs.model.errors import (
     BadCredentials,
+    NoSpace,
     NotFound,
     NotImplementedThere,
     PermissionRefused,
@@ -451,6 +452,23 @@ def test_a_delete_of_the_version_that_an_upload_replaced_ends_with_the_upload(
     send(engine, clock)
     assert engine.deletes() == []
     assert store.data("a.wav") == b"new"
+
+
+def test_a_row_with_a_later_number_is_as_parked_as_before_and_a_full_disk_changes_nothing(make: MakeEngine):
+    engine = make(threads=False)
+    deletes = engine.pending_store.deletes
+    with engine.lock:
+        row = deletes.add("d/a.wav", "0" * 32)
+        deletes.park(row.seq, LOCKED)
+        with pytest.raises(NoSpace), engine.pending_store.transaction():
+            deletes.renumber(row)
+            raise NoSpace("the disk is full")
+        assert (dict(deletes.rows), list(deletes.parked)) == ({row.seq: row}, [row.seq])
+        latest = deletes.renumber(row)
+        assert latest == row._replace(seq=latest.seq) and latest.seq > row.seq
+        assert (dict(deletes.rows), list(deletes.parked)) == ({latest.seq: latest}, [latest.seq])
+        assert not deletes.any_below("d/", 0)
+    assert list(engine.journal.read().deletes) == [latest]
 
 
 # ------------------------------------------------------------------ sent together
