@@ -89,7 +89,7 @@ ONLY = {
 # importlib.import_module with a variable: which of the two depends on the libfuse that is there.
 LOADED_BY_NAME = {"drivers/libfuse/libfuse_driver.py": [(0, "mfusepy"), (0, "fuse")]}
 
-THREADS_START = ("mirror/upload.py", "daemon/threads.py", "drivers/", "bulk/")
+THREADS_START = ("mirror/upload.py", "daemon/threads.py", "drivers/", "bulk/", "store/s3/connections.py")
 STARTERS = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "start_new_thread", "Process"}
 
 # Never: what would run, or turn into objects, bytes that come from a bucket or a cache.

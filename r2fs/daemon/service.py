@@ -209,8 +209,8 @@ class Service:
 
             exporter = exporter_of(settings.metrics, parts)
             self._threads.start("metrics", lambda: exporter.run(self._threads.ended), joined=True)
-        for number in range(CONNECTIONS):  # at once: one after another they would be late on a far server
-            self._threads.start(f"connect-{number}", parts.store.connect_ahead)
+        # by a thread: looking for a key may take a while
+        self._threads.start("connect", lambda: parts.store.connect_ahead("", CONNECTIONS))
         if parts.adopted:
             self._threads.start("check", lambda: starting.check_late(parts.store))
         try:

@@ -139,6 +139,11 @@ class ObjectStore(Protocol):
     @property
     def limits(self) -> Limits: ...
 
+    def connect_ahead(self, key: str, count: int) -> None:
+        """Begin to open connections for `count` further requests about `key` or its neighbours, where the server is so far
+        that this takes a while. "": about any key. No errors."""
+        ...
+
     def check(self) -> None:
         """Check that the bucket can be used now with these credentials. Raises an error with the remedy."""
         ...

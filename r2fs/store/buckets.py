@@ -132,9 +132,11 @@ class Buckets:
         for name, store in self._all().items():
             store.listen(tell, name)
 
-    def connect_ahead(self) -> None:
-        for store in self._all().values():
-            store.connect_ahead()
+    def connect_ahead(self, key: str, count: int) -> None:
+        bucket, _, below = key.partition("/")
+        for name, store in self._all().items():
+            if bucket in ("", name):
+                store.connect_ahead(below, count)
 
     def share(self, bandwidth: Bandwidth) -> None:
         """Hold all buckets together to these limits."""

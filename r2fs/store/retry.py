@@ -139,8 +139,6 @@ class RetryingStore:
         self.inner = inner
         self.clock = clock
         self.keys = keys
-        # opens a connection for one of the first requests, without errors; set once, where the store is made
-        self.connect_ahead: Callable[[], None] = lambda: None
         self.health = Health(clock)
         self.counter = counter or RequestCounter()
         self.bandwidth = Bandwidth(clock)  # replaced by `share`, before the first request
@@ -155,6 +153,9 @@ class RetryingStore:
     @property
     def limits(self) -> Limits:
         return self.inner.limits
+
+    def connect_ahead(self, key: str, count: int) -> None:
+        self.inner.connect_ahead(key, count)
 
     def requests(self) -> RequestsView:
         """Return the counts of requests so far."""

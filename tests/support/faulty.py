@@ -428,6 +428,9 @@ class FaultyStore:
     def limits(self) -> Limits:
         return self.inner.limits
 
+    def connect_ahead(self, key: str, count: int) -> None:
+        self.inner.connect_ahead(key, count)
+
     def check(self) -> None:
         self._do("check", "", self.inner.check)
 

@@ -89,6 +89,7 @@ class MemoryStore:
         self.tells_spellings_apart = False  # as AWS does, and R2 does not
         self.uploads: dict[str, Upload] = {}
         self.calls: list[tuple[str, str]] = []
+        self.expected: list[tuple[str, int]] = []  # by `connect_ahead`
         self.before = lambda name, key: None
         self.after = lambda name, key: None
         self.locked: set[str] = set()
@@ -129,6 +130,9 @@ class MemoryStore:
             self.objects.pop(self._identity(key), None)
 
     # ---- the port
+    def connect_ahead(self, key: str, count: int) -> None:
+        self.expected.append((key, count))
+
     def check(self) -> None:
         self._call("check", "")
 

@@ -24,6 +24,7 @@ from r2fs.engine.content.jobs import AHEAD, DownloadQueue
 from r2fs.engine.content.local_file import Contents
 from r2fs.engine.content.siblings import HEAD, MOST, TAIL, Chosen, Reads, Siblings
 from r2fs.engine.content.source import Source
+from r2fs.engine.content.windows import NEAR_S
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.model import causes
@@ -70,6 +71,7 @@ class Prefetch:
         self._waiting: deque[_Waiting] = deque()
         self._running = 0  # jobs submitted, and not ended
         self._starting = 0  # of these, jobs that have not begun
+        self._expected = "", 0  # key of the file chosen last, and the number of its directory's names
 
     @property
     def surplus(self) -> int:
@@ -108,7 +110,10 @@ class Prefetch:
         for chosen in self._siblings.choose(
             ino, lambda name, reads: self._size(children.get(name), reads), limit
         ):
-            self._waiting.append(_Waiting(chosen, children[chosen.name], cause))
+            node = children[chosen.name]
+            self._waiting.append(_Waiting(chosen, node, cause))
+            if node.base is not None:
+                self._expected = node.base.key, len(children)
         self._forget_unwanted()
 
     def read(self, node: Node, start: int, stop: int) -> None:
@@ -154,6 +159,7 @@ class Prefetch:
             with self._core.lock:
                 if not self._has_slot():
                     return
+                begins = not self._running and not 0 < self._reader.soonest_s <= NEAR_S
                 self._running += 1
                 self._starting += 1
             if not self._jobs.submit(self._run, AHEAD):
@@ -161,6 +167,14 @@ class Prefetch:
                     self._running -= 1
                     self._starting -= 1
                 return
+            if begins:
+                self._jobs.submit(self._connect, AHEAD)
+
+    def _connect(self) -> None:
+        """Job: begin to open connections for the GETs that a run will send at once, while its first ones are under way."""
+        with self._core.lock:
+            key, names = self._expected
+        self._core.store.connect_ahead(key, min(names, self._jobs.limit - SPARED))
 
     def _has_slot(self) -> bool:
         """True if a further job has a file and a slot. From a near server more would wait for this processor."""

@@ -139,6 +139,9 @@ class LocalDirStore:
         )
 
     # ---- the bucket as a whole
+    def connect_ahead(self, key: str, count: int) -> None:
+        pass
+
     def check(self) -> None:
         with self._request("ListObjectsV2"):
             if not S_ISDIR(self._root.stat().st_mode):

@@ -246,11 +246,11 @@ class Clients:
             requests.close()
         return made.requests
 
-    def connect_ahead(self) -> None:
-        """Open a connection for one of the first requests, with the key in use."""
+    def connect_ahead(self, count: int) -> None:
+        """Begin to open connections for `count` further requests, with the key in use."""
         requests = self.requests()
         if requests is not None:
-            requests.connect_ahead()
+            requests.connect_ahead(count)
 
     def make(self, connect_s: float, read_s: float) -> S3Client:
         """Another client, with the key in use and timeouts of its own."""

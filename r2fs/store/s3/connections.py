@@ -1,8 +1,14 @@
 """Connections of HTTP/1.1 to one server, kept for the next request: the last used goes first.
 
+A request that finds none takes the first that comes: one that another request gives back, or a new one, which takes a far
+server two round trips. The one that is not needed is kept.
+
 Owns:    sockets, TLS and their timeouts; when a connection may be used again.
-Never:   follows a redirect, uses a proxy, unpacks a body, or sends anything twice.
-Threads: any. A connection belongs to one request until its answer has been read.
+Never:   follows a redirect, uses a proxy, unpacks a body, or sends anything twice; has more connections than requests
+         at once have asked for, or `connect_ahead`.
+Threads: any. A connection belongs to one request until its answer has been read. Each is opened by a thread of its own,
+         which then ends.
+Locks:   Connections._lock, a leaf: for a few assignments.
 Fails:   botocore's exceptions, as its own HTTP session raises them, until there is an answer; http.client's
          and OSError while its body is read.
 
@@ -14,13 +20,17 @@ from __future__ import annotations
 import http.client
 import io
 import logging
+import math
 import re
 import select
 import socket
 import ssl
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from queue import Empty, SimpleQueue
+from time import monotonic
 from types import FunctionType
 from typing import NamedTuple, Protocol
 
@@ -30,7 +40,7 @@ log = logging.getLogger(__name__)
 
 BLOCK = 64 << 10  # bytes of a body that are sent at once: each has the whole of `read_s`
 IDLE = 64  # connections kept: more than all transfer threads of a mount use at once
-AHEAD = 4  # idle connections, above which none is opened before a request needs it
+FAR_S = 0.02  # for opening a connection, from which on that is done before it is needed
 LINE_BYTES = 65536  # of a header line, and
 LINES = 100  # of an answer's head, the empty one included: as http.client has it
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)\r\n")
@@ -151,16 +161,22 @@ class Connections:
         self._context = context
         self._connect_s = connect_s
         self._read_s = read_s
-        # changed by single operations of deque: the last used is the last
+        # added to with _lock held; taken from by single operations of deque: the last used is the last
         self._idle: deque[socket.socket] = deque()
-        # set by any thread
+        # guarded by: _lock
+        self._lock = threading.Lock()
+        # requests without a connection: no more than connections are being opened
+        self._waiting: deque[SimpleQueue[socket.socket | Exception]] = deque()
+        self._opening = 0
         self._is_closed = False
+        # set by any thread
         self._tls_session: ssl.SSLSession | None = None
+        self._opened_s = math.inf  # least time for opening a connection; unknown: the server may be far
 
     def send(self, request: Request, limit_s: float | None = None) -> Received:
         """Send `request` and return its answer, the body unread. `limit_s`: of each wait, in place of the usual ones."""
         head = request.head()
-        sock = self._kept() or self._connected(request.url, limit_s or self._connect_s)
+        sock = self._kept() or self._first(request.url, limit_s or 2 * self._connect_s)  # TCP, and TLS
         try:
             if sock.gettimeout() != (limit_s := limit_s or self._read_s):  # a system call
                 sock.settimeout(limit_s)
@@ -170,23 +186,23 @@ class Connections:
             raise
         return Received(response, lambda again: self._keep(sock, again and is_sent))
 
-    def connect_ahead(self, url: str) -> None:
-        """Open a connection, unless AHEAD are idle, which saves a first request two round trips.
+    def connect_ahead(self, url: str, count: int) -> None:
+        """Begin to open what is missing of connections for `count` further requests: from a far server, two round trips.
 
         An error is logged alone: the next request meets it, and reports it. `url`: the server's, for the log.
         """
-        if len(self._idle) >= AHEAD:
+        if self._opened_s < FAR_S:
             return
-        try:
-            self._idle.appendleft(self._connected(url, self._connect_s))  # those that were used go first
-        except boto_errors.BotoCoreError as error:
-            log.debug("no connection ahead of need: %s", error)
-        if self._is_closed:
-            self.close()
+        with self._lock:
+            missing = max(0, min(count, IDLE) - len(self._idle) - (self._opening - len(self._waiting)))
+            self._opening += missing
+        for _ in range(missing):
+            self._start_opening(url)
 
     def close(self) -> None:
-        """Close the idle connections now, and those in use after their answers."""
-        self._is_closed = True
+        """Close the idle connections now, and those in use or being opened after their answers."""
+        with self._lock:
+            self._is_closed = True
         while self._idle:
             with suppress(IndexError):
                 self._idle.pop().close()
@@ -198,24 +214,79 @@ class Connections:
                 sock = self._idle.pop()
             except IndexError:  # another thread took it
                 break
-            if not _is_readable(sock) or _has_ticket(sock):
+            if _is_usable(sock):
                 return sock
-            sock.close()  # the server has closed it, or sent bytes that belong to no request
+            sock.close()
         return None
 
+    def _first(self, url: str, limit_s: float) -> socket.socket:
+        """Return the first connection that comes within `limit_s`. Raises the error of opening one if nothing else came."""
+        place: SimpleQueue[socket.socket | Exception] = SimpleQueue()
+        with self._lock:
+            sock = self._kept()
+            if sock is not None:
+                return sock
+            self._waiting.append(place)
+            opens = self._opening < len(self._waiting)
+            self._opening += opens
+        try:
+            if opens:
+                self._start_opening(url)
+            came = place.get(timeout=limit_s)
+        except BaseException as error:  # a signal, too
+            with self._lock, suppress(ValueError):
+                self._waiting.remove(place)
+            if isinstance(error, Empty):
+                raise boto_errors.ConnectTimeoutError(endpoint_url=url, error=error) from error
+            raise
+        if isinstance(came, Exception):
+            raise came
+        return came
+
+    def _start_opening(self, url: str) -> None:
+        """With the connection counted in `_opening`."""
+        try:
+            threading.Thread(target=self._open, args=(url,), name="connect", daemon=True).start()
+        except RuntimeError:  # no thread can be started
+            self._open(url)
+
+    def _open(self, url: str) -> None:
+        """Thread: open a connection, for the request that has waited longest, or for a later one."""
+        try:
+            sock = self._connected(url)
+        except Exception as error:  # noqa: BLE001 - raised where a request waits for it
+            with self._lock:
+                self._opening -= 1
+                if len(self._waiting) > self._opening:
+                    self._waiting.popleft().put(error)
+                    return
+            log.debug("no connection ahead of need: %s", error)
+            return
+        with self._lock:
+            self._opening -= 1
+            self._give_locked(sock, self._idle.appendleft)  # those that were used go first
+
     def _keep(self, sock: socket.socket, again: bool) -> None:
-        if not again or len(self._idle) >= IDLE:
+        if not again or (self._waiting and not _is_usable(sock)):
             sock.close()
             return
         if isinstance(sock, ssl.SSLSocket):
             self._tls_session = sock.session
-        self._idle.append(sock)
-        if self._is_closed:
-            self.close()
+        with self._lock:
+            self._give_locked(sock, self._idle.append)
 
-    def _connected(self, url: str, limit_s: float) -> socket.socket:
+    def _give_locked(self, sock: socket.socket, keep: Callable[[socket.socket], None]) -> None:
+        if self._waiting:
+            self._waiting.popleft().put(sock)
+        elif self._is_closed or len(self._idle) >= IDLE:
+            sock.close()
+        else:
+            keep(sock)
+
+    def _connected(self, url: str) -> socket.socket:
+        begun_s = monotonic()
         try:
-            sock = socket.create_connection(self._address, limit_s)
+            sock = socket.create_connection(self._address, self._connect_s)
         except TimeoutError as error:
             raise boto_errors.ConnectTimeoutError(endpoint_url=url, error=error) from error
         except OSError as error:
@@ -234,6 +305,7 @@ class Connections:
             if isinstance(error, OSError | ValueError):
                 raise boto_errors.SSLError(endpoint_url=url, error=error) from error
             raise
+        self._opened_s = min(self._opened_s, monotonic() - begun_s)
         return sock
 
     def _asked(
@@ -273,6 +345,11 @@ def _written(sock: socket.socket, head: bytes, body: Source | None) -> OSError |
         if not left:
             return None
         data = b""
+
+
+def _is_usable(sock: socket.socket) -> bool:
+    """False if the server has closed the connection, or sent bytes that belong to no request."""
+    return not _is_readable(sock) or _has_ticket(sock)
 
 
 def _has_ticket(sock: socket.socket) -> bool:

@@ -166,7 +166,7 @@ def accepting_gzip() -> Iterator[None]:
 
 class Connections(Protocol):
     def send(self, request: Request, limit_s: float | None = None) -> Came: ...
-    def connect_ahead(self, url: str) -> None: ...
+    def connect_ahead(self, url: str, count: int) -> None: ...
     def close(self) -> None: ...
 
 
@@ -226,8 +226,8 @@ class Requests:
         signed = self._signer.presign(OPERATIONS[operation].method, path, query, self._host, expires_s)
         return f"{self._server}{path}?{signed}"
 
-    def connect_ahead(self) -> None:
-        self._connections.connect_ahead(self._server)
+    def connect_ahead(self, count: int) -> None:
+        self._connections.connect_ahead(self._server, count)
 
     def close(self) -> None:
         self._connections.close()

@@ -74,9 +74,7 @@ def connect(
         counter=(counter := counter or RequestCounter()),
         credentials=credentials,
     )
-    retrying = RetryingStore(store, clock, counter=counter, keys=store._clients)
-    retrying.connect_ahead = store._clients.connect_ahead
-    return retrying
+    return RetryingStore(store, clock, counter=counter, keys=store._clients)
 
 
 class S3Store:
@@ -113,6 +111,9 @@ class S3Store:
         return translated(key or self.url, self._checks.host, outgoing, self._checks.dated)
 
     # ---- the bucket as a whole
+    def connect_ahead(self, key: str, count: int) -> None:
+        self._clients.connect_ahead(count)
+
     def check(self) -> None:
         """Send one LIST of one key, with short timeouts; the clock is compared with the answer's Date."""
         check_bucket(self._bucket, self._clients, self._checks, self._translated)

@@ -568,6 +568,37 @@ def test_slots_are_left_for_readers(
     settled(engine)
 
 
+@pytest.mark.parametrize(
+    ("round_trip_s", "count", "expected"),
+    [(0.0005, COUNT, []), (0.04, COUNT, [22]), (0.04, 10, [10]), (0.0, COUNT, [22])],
+    ids=["near", "far", "few names", "unknown"],
+)
+def test_a_far_servers_connections_are_opened_as_a_run_begins(
+    make: MakeEngine,
+    store: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+    round_trip_s: float,
+    count: int,
+    expected: list[int],
+) -> None:
+    """As many as GETs may be under way ahead; before the answer to the first."""
+    monkeypatch.setattr(Hedges, "soonest_s", lambda hedges: round_trip_s)
+    engine = make(freshness_s=3600.0, download_threads=22 + prefetch.SPARED)
+    names = fill(store, count=count)
+    hold(store)
+    reader = threading.Thread(target=lambda: engine.read(names[0]))
+    reader.start()
+    while len(store.gets()) < 3:
+        store.arrived.acquire(timeout=10)
+    engine.downloads.submit((done := threading.Event()).set, AHEAD)
+    assert done.wait(10)
+    assert [number for _, number in store.expected] == expected
+    assert all(key in names for key, _ in store.expected)
+    store.open_gate.set()
+    reader.join(10)
+    settled(engine)
+
+
 # ------------------------------------------------------------------ beginnings of larger files
 def read_parts(engine: Engine, store: Gate, names: list[str], parts: list[tuple[int, int]]) -> int:
     """Read these ranges of each file, one after another; return the number of round trips that this takes.

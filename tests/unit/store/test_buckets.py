@@ -222,3 +222,10 @@ def test_the_limits_are_those_of_every_bucket() -> None:
         ).limits
         == other
     )
+
+
+def test_connections_are_opened_for_the_keys_bucket(account: Account) -> None:
+    account.store.connect_ahead("a/d/3", 5)
+    account.store.connect_ahead("none/d", 5)
+    account.store.connect_ahead("", 2)
+    assert [account.inner[name].expected for name in NAMES] == [[("d/3", 5), ("", 2)], [("", 2)], [("", 2)]]

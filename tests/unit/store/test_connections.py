@@ -5,16 +5,19 @@ from __future__ import annotations
 import datetime
 import http.client
 import io
+import math
 import select
 import socket
 import ssl
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import botocore.exceptions as boto_errors
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +37,7 @@ HEAD_ANSWER = f"HTTP/1.1 200 OK\r\n{FOUND}\r\n".encode()
 GET_ANSWER = HEAD_ANSWER + DATA
 PUT_ANSWER = f'HTTP/1.1 200 OK\r\nETag: "{MD5}"\r\nContent-Length: 0\r\n\r\n'.encode()
 
+AT_ONCE = 4
 Talk = Callable[[int, socket.socket], None]
 
 
@@ -76,7 +80,7 @@ class Server:
                 self._talk(number, secured)
 
     def serving(self) -> list[threading.Thread]:
-        return self._threads[: connections.AHEAD]
+        return self._threads[:AT_ONCE]
 
     def stop(self) -> None:
         with suppress(OSError):
@@ -147,10 +151,7 @@ def serve() -> Iterator[Callable[..., tuple[Server, S3Store]]]:
 
 
 def idle(store: S3Store) -> int:
-    requests = store._clients.requests()
-    assert requests is not None
-    kept: connections.Connections = requests._connections  # type: ignore[assignment]
-    return len(kept._idle)
+    return len(connections_of(store)._idle)
 
 
 def read(store: S3Store) -> bytes:
@@ -473,14 +474,196 @@ def test_old_tls_is_not_spoken(serve, certificate: Path, monkeypatch: pytest.Mon
         read(store)
 
 
-# ------------------------------------------------------------------ before they are needed
-def kept_of(store: S3Store) -> list[socket.socket]:
+# ------------------------------------------------------------------ the first that comes
+def connections_of(store: S3Store) -> connections.Connections:
     requests = store._clients.requests()
     assert requests is not None
     kept: connections.Connections = requests._connections  # type: ignore[assignment]
-    return list(kept._idle)
+    return kept
 
 
+def kept_of(store: S3Store) -> list[socket.socket]:
+    return list(connections_of(store)._idle)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    for _ in range(10_000):
+        if is_so():
+            return
+        time.sleep(0.001)
+    raise AssertionError("not within 10 s")
+
+
+class Opening:
+    """Connections are opened once `go` has as many permits, and refused where `refused` says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = 0
+        self.go = threading.Semaphore(0)
+        self.refused = False
+        self.is_ended = False  # by the server, as soon as it is there
+        self.made: list[socket.socket] = []
+        connected = connections.Connections._connected
+
+        def open_one(kept: connections.Connections, url: str) -> socket.socket:
+            self.begun += 1
+            assert self.go.acquire(timeout=20)
+            if self.refused:
+                raise boto_errors.EndpointConnectionError(endpoint_url=url)
+            sock = connected(kept, url)
+            self.made.append(sock)
+            assert not self.is_ended or has_come(sock)
+            return sock
+
+        monkeypatch.setattr(connections.Connections, "_connected", open_one)
+
+
+@pytest.fixture
+def opening(monkeypatch: pytest.MonkeyPatch) -> Opening:
+    return Opening(monkeypatch)
+
+
+class Reading:
+    """A GET by a thread of its own."""
+
+    def __init__(self, store: S3Store) -> None:
+        self._store = store
+        self.data = b""
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._read, name="reader", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            self.data = read(self._store)
+        except Unavailable as error:
+            self.error = error
+
+    def end(self) -> Reading:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        return self
+
+
+def test_a_request_takes_what_another_gives_back_before_its_own_is_opened(serve, opening: Opening) -> None:
+    server, store = serve(answering(GET_ANSWER))
+    opening.go.release()
+    first = store.get("first")
+    second = Reading(store)
+    until(lambda: opening.begun == 2)
+    assert b"".join(first.chunks()) == DATA
+    assert second.end().data == DATA
+    assert (server.accepted, idle(store)) == (1, 1)
+    opening.go.release()
+    until(lambda: idle(store) == 2)
+    assert not connections_of(store)._opening
+    assert kept_of(store)[-1] is opening.made[0], "one that was used goes first"
+
+
+def test_what_is_being_opened_is_waited_for_by_the_next(serve, opening: Opening) -> None:
+    """No more are opened than requests were under way at once."""
+    server, store = serve(answering(GET_ANSWER))
+    opening.go.release()
+    first = store.get("first")
+    second = Reading(store)
+    until(lambda: opening.begun == 2)
+    b"".join(first.chunks())
+    second.end()
+    with store.get("third") as third:  # the connection that was used
+        fourth = Reading(store)
+        until(lambda: bool(connections_of(store)._waiting))
+        opening.go.release()
+        assert fourth.end().data == DATA
+        assert b"".join(third.chunks()) == DATA
+    assert (opening.begun, server.accepted, idle(store)) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("served", [True, False], ids=["another came", "nothing came"])
+def test_an_error_is_the_requests_only_if_nothing_else_came(serve, opening: Opening, served: bool) -> None:
+    _, store = serve(answering(GET_ANSWER))
+    opening.go.release()
+    with store.get("first") as first:
+        second = Reading(store)
+        until(lambda: opening.begun == 2)
+        opening.refused = True
+        if served:
+            b"".join(first.chunks())
+            second.end()
+        opening.go.release()
+        second.end()
+        until(lambda: not connections_of(store)._opening)
+    assert (second.data, second.error is None) == ((DATA, True) if served else (b"", False))
+    assert not connections_of(store)._waiting
+
+
+def test_what_the_server_has_ended_is_given_to_nobody(serve, opening: Opening) -> None:
+    ended = threading.Event()
+
+    def talk(number: int, sock: socket.socket) -> None:
+        request_of(sock)
+        sock.sendall(GET_ANSWER)
+        if number == 0:
+            sock.shutdown(socket.SHUT_RDWR)
+            ended.set()
+        request_of(sock)
+
+    server, store = serve(talk)
+    opening.go.release()
+    first = store.get("first")
+    assert ended.wait(10)
+    assert has_come(opening.made[0])
+    second = Reading(store)
+    until(lambda: opening.begun == 2)
+    assert b"".join(first.chunks()) == DATA
+    opening.go.release()
+    assert second.end().data == DATA
+    assert (server.accepted, idle(store)) == (2, 1)
+
+
+def test_a_new_one_that_the_server_has_ended_is_an_error(serve, opening: Opening) -> None:
+    _, store = serve(lambda number, sock: None)
+    opening.is_ended = True
+    opening.go.release()
+    assert Reading(store).end().error is not None
+
+
+def test_a_request_waits_no_longer_than_for_one_of_its_own(serve, opening: Opening) -> None:
+    """What it waited for is the next one's, then."""
+    _, store = serve(answering(GET_ANSWER))
+    with pytest.raises(boto_errors.ConnectTimeoutError):
+        connections_of(store)._first(store.url, 0.0)
+    assert not connections_of(store)._waiting
+    later = Reading(store)
+    until(lambda: bool(connections_of(store)._waiting))
+    opening.go.release()
+    assert (later.end().data, opening.begun) == (DATA, 1)
+
+
+def test_what_is_opened_after_close_is_closed(serve, opening: Opening) -> None:
+    _, store = serve(answering(GET_ANSWER))
+    store._clients.connect_ahead(1)
+    until(lambda: opening.begun == 1)
+    store.close()
+    opening.go.release()
+    until(lambda: not connections_of(store)._opening)
+    assert (idle(store), opening.made[0].fileno()) == (0, -1)
+
+
+def test_without_threads_a_request_opens_its_own(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, store = serve(answering(GET_ANSWER))
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "connect":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert read(store) == DATA
+    assert (server.accepted, idle(store)) == (1, 1)
+
+
+# ------------------------------------------------------------------ before they are needed
 def has_come(sock: socket.socket) -> bool:
     """True as soon as there is something to read, within 10 s; the number of a descriptor may be above select's limit."""
     poll = select.poll()
@@ -495,15 +678,27 @@ def test_connections_opened_ahead_are_used(
     """A server of TLS 1.3 sends tickets after the handshake: what can be read of such a connection is no end of it."""
     monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
     server, store = serve(answering(GET_ANSWER), of_server(certificate) if tls else None, "localhost")
-    for _ in range(connections.AHEAD + 1):
-        store._clients.connect_ahead()
-    assert idle(store) == connections.AHEAD
+    for _ in range(2):
+        store._clients.connect_ahead(AT_ONCE)
+    until(lambda: idle(store) == AT_ONCE)
     for sock in kept_of(store) if tls else ():
         assert has_come(sock), "its tickets"
     with ExitStack() as stack:
-        found = [stack.enter_context(store.get(f"{n}")) for n in range(connections.AHEAD)]
-        assert [b"".join(one.chunks()) for one in found] == [DATA] * connections.AHEAD
-    assert server.accepted == connections.AHEAD
+        found = [stack.enter_context(store.get(f"{n}")) for n in range(AT_ONCE)]
+        assert [b"".join(one.chunks()) for one in found] == [DATA] * AT_ONCE
+    assert server.accepted == AT_ONCE
+
+
+@pytest.mark.parametrize(("far_s", "opened"), [(0.0, AT_ONCE), (math.inf, 1)], ids=["far", "near"])
+def test_a_near_servers_are_opened_when_they_are_needed(
+    serve, monkeypatch: pytest.MonkeyPatch, far_s: float, opened: int
+) -> None:
+    monkeypatch.setattr(connections, "FAR_S", far_s)
+    _, store = serve(answering(GET_ANSWER))
+    read(store)
+    store._clients.connect_ahead(AT_ONCE)
+    until(lambda: not connections_of(store)._opening)
+    assert idle(store) == opened
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
@@ -513,22 +708,23 @@ def test_one_that_the_server_has_ended_is_not(
     monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
 
     def talk(number: int, sock: socket.socket) -> None:
-        if number >= connections.AHEAD:
+        if number >= AT_ONCE:
             answering(GET_ANSWER)(number, sock)
 
     server, store = serve(talk, of_server(certificate) if tls else None, "localhost")
-    for _ in range(connections.AHEAD):
-        store._clients.connect_ahead()
+    store._clients.connect_ahead(AT_ONCE)
+    until(lambda: idle(store) == AT_ONCE)
     for sock in kept_of(store):
         assert has_come(sock)
     for thread in server.serving():
         thread.join(10)
     assert read(store) == DATA
-    assert (server.accepted, idle(store)) == (connections.AHEAD + 1, 1)
+    assert (server.accepted, idle(store)) == (AT_ONCE + 1, 1)
 
 
 def test_without_a_server_none_is_opened(serve) -> None:
     server, store = serve(answering(GET_ANSWER))
     server.stop()
-    store._clients.connect_ahead()
+    store._clients.connect_ahead(1)
+    until(lambda: not connections_of(store)._opening)
     assert idle(store) == 0
