@@ -189,8 +189,9 @@ class DiskSpace:
         self.made += freed
         return freed
 
-    def look(self, writing: bool) -> None:
+    def look(self, writing: bool) -> Disk:
         """Periodically: hold the journal's reserve; keep `min_free` free, and while a program writes the reserve.
+        Return the disk as it is after that.
 
         Without `min_free`, readers alone evict nothing: during an outage evicted bytes could not be downloaded again.
         """
@@ -213,3 +214,4 @@ class DiskSpace:
             log.info(
                 "there is room again: %d bytes are kept in reserve for the journal", journal_reserve.size
             )
+        return self.disk() if disk.short or disk.free < disk.wanted else disk

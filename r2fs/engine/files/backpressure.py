@@ -45,7 +45,7 @@ class BackPressure:
         self._written_nodes = written
         self._disk_space = space
         self._stopped = Event()
-        # guarded by: Core.lock
+        # of the thread of `watch`
         self._level = "free"
         # replaced as a whole
         self._slows = False  # when a writer was last admitted
@@ -185,12 +185,13 @@ class BackPressure:
         pause_s = 0.0
         while not self._stopped.wait(pause_s):  # not Core.changed, which every change notifies
             try:
-                self._disk_space.look(bool(self._written_nodes))
-                self._say(self.view())
+                disk = self._disk_space.look(bool(self._written_nodes))
+                self._say(self.dirty(), disk)
+                near = disk.near and bool(self._written_nodes)
+                pause_s = LOOK_NEAR_S if near else LOOK_S
             except (R2fsError, OSError) as error:
                 log.warning("the disk could not be looked after: %s", error)
-            near = self._disk_space.disk().near and bool(self._written_nodes)
-            pause_s = LOOK_NEAR_S if near else LOOK_S
+                pause_s = LOOK_S
 
     def stop(self) -> None:
         """Make `watch` return."""
@@ -215,18 +216,16 @@ class BackPressure:
             return "disk full"
         return "slowed" if dirty >= self._core.settings.dirty_limit * SLOW_FROM else "free"
 
-    def _say(self, view: RoomView) -> None:
-        with self._core.lock:
-            before, self._level = self._level, view.writers
-        if view.writers == before:
+    def _say(self, dirty: int, disk: Disk) -> None:
+        before, self._level = self._level, self._level_of(dirty, disk)
+        if self._level == before:
             return
-        if view.writers == "disk full":
-            log.warning(
-                "the disk of %s is full: %d bytes are free", self._core.staging.directory, view.disk_free
-            )
-        elif view.writers == "free":
-            log.info("writers go on: %d bytes wait for their upload", view.dirty)
+        if self._level == "disk full":
+            log.warning("the disk of %s is full: %d bytes are free", self._core.staging.directory, disk.free)
+        elif self._level == "free":
+            log.info("writers go on: %d bytes wait for their upload", dirty)
         else:
-            level = log.warning if view.writers == "waiting" else log.info
+            level = log.warning if self._level == "waiting" else log.info
             level("%d bytes wait for their upload (dirty_limit is %d): writers are %s",
-                  view.dirty, view.dirty_limit, "made to wait" if view.writers == "waiting" else "slowed")  # fmt: skip
+                  dirty, self._core.settings.dirty_limit,
+                  "made to wait" if self._level == "waiting" else "slowed")  # fmt: skip
