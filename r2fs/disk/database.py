@@ -19,7 +19,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,8 @@ class Database:
             self._lock_fd = -1
 
     # ------------------------------------------------------------------ transactions
-    def transaction(self) -> AbstractContextManager[None]:
-        """Commit all statements inside together, or none. Nests: the outermost commits."""
-        return self  # a generator would cost five calls more each time
-
     def __enter__(self) -> None:
+        """Begin a transaction: all statements inside are committed together, or none. Nests: the outermost commits."""
         self.lock.acquire()
         self._depth += 1
 
@@ -143,7 +140,7 @@ class Database:
         with the second or with the commit, and can fail only then."""
         with self.lock:
             if not self._depth:
-                with self.transaction():
+                with self:
                     self.run(sql, values)
                 return
             if self._done and not self._begun:

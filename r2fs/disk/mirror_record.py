@@ -91,7 +91,7 @@ class MirrorRecord:
 
     def begin(self, tree_id: str) -> None:
         """Begin anew, for the tree of this id: every row goes."""
-        with self._database.transaction():
+        with self._database:
             self._run("DELETE FROM file")
             self._run("INSERT OR REPLACE INTO fact VALUES ('tree', ?)", (tree_id,))
 

@@ -354,7 +354,7 @@ class FileSystem:
             key = self._tree.child_key(directory, name)
             node = self._names.new_node_locked(caller, directory, name, Kind.FILE, mode)
             try:
-                with self._core.journal.transaction():
+                with self._core.journal.transaction:
                     self._files.new_file(node, key, self._storage.local_only.expected_etag_at(key))
             except BaseException:
                 self._tree.detach(node)

@@ -31,6 +31,7 @@ class History:
         self.since_at_s = clock.time()
         # thread-safe by themselves
         self._entries: deque[Entry] = deque(maxlen=EVENTS)
+        self.add = self._entries.append
         self._evictions: deque[Entry] = deque(maxlen=EVENTS)
         # guarded by: Core.lock
         self._authors: dict[int, str] = {}  # by inode number, while changes of it are pending
@@ -73,9 +74,6 @@ class History:
         elif old.state is not new.state:
             found = _changed(old, new, bases)
         return found and (ino, pending.key, self._clock.time(), *found, self._authors.get(ino, ""))
-
-    def add(self, entry: Entry) -> None:
-        self._entries.append(entry)
 
     def of(self, ino: int, keys: Collection[str]) -> tuple[EventView, ...]:
         """The events of the inode and of the objects at these keys, the oldest first."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
+from functools import partial
 
 from r2fs.model.errors import AccessRefused, BadName, NameTooLong
 
@@ -24,9 +25,7 @@ MAX_NAME_BYTES = 255  # Linux NAME_MAX
 MAX_HOST_BYTES = 64  # of a host's name in a conflict name: Linux's HOST_NAME_MAX
 
 
-def nfc(text: str) -> str:
-    """Normal form in which R2 compares keys."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+nfc = partial(unicodedata.normalize, "NFC")  # the normal form in which R2 compares keys
 
 
 def check_name(name: str) -> str:

@@ -121,19 +121,6 @@ class ImpossibleTransition(AssertionError):
     """Pair of state and event outside the table: a defect of r2fs."""
 
 
-def after(state: State | None, event: Event, before: State | None = None) -> State:
-    """Next state by the table. `before`: the state before OPEN_WRITE, needed for CLOSE_UNCHANGED alone."""
-    try:
-        following = NEXT[state, event]
-    except KeyError:
-        raise ImpossibleTransition(f"{state} does not take {event}") from None
-    if isinstance(following, State):
-        return following
-    if before is None:
-        raise ImpossibleTransition(f"{state} + {event} needs the state before")
-    return before
-
-
 # ------------------------------------------------------------------ values
 # Holds of bytes that may differ from those written: sent only if a person names the file itself.
 TORN = "may be torn: the machine or its disk stopped before its bytes were synced"

@@ -7,21 +7,35 @@ ImpossibleTransition for a pair of state and event outside the table.
 from __future__ import annotations
 
 from r2fs.model.pending import (
+    NEXT,
     Checkpoint,
     Durability,
     Event,
     Hold,
+    ImpossibleTransition,
     InFlight,
     Pending,
     Retry,
     Staged,
     State,
     Writes,
-    after,
 )
 from r2fs.model.records import Proof
 
 _CLEAR = Retry()
+
+
+def after(state: State | None, event: Event, before: State | None = None) -> State:
+    """Next state by the table. `before`: the state before OPEN_WRITE, needed for CLOSE_UNCHANGED alone."""
+    try:
+        following = NEXT[state, event]
+    except KeyError:
+        raise ImpossibleTransition(f"{state} does not take {event}") from None
+    if isinstance(following, State):
+        return following
+    if before is None:
+        raise ImpossibleTransition(f"{state} + {event} needs the state before")
+    return before
 
 
 def _next(pending: Pending, event: Event) -> State:

@@ -168,7 +168,7 @@ class AttributeRows:
         self._run(f"DELETE FROM attributes {_AT} AND st_ino = ?", (*_split(key), st_ino))
 
     def put_all(self, writes: Iterable[Callable[[AttributeRows], None]]) -> None:
-        with self._database.transaction():
+        with self._database:
             for write in writes:
                 write(self)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -69,7 +69,7 @@ class Journal:
         self.state_dir = directory.path
         self.staging = directory.staging
         self.reserve = directory.reserve
-        self.transaction = database.transaction
+        self.transaction: AbstractContextManager[None] = database  # `with`: several rows together; nests
         self.on_rollback, self.on_commit = database.on_rollback, database.on_commit
         self.barrier = database.barrier
         self.attributes = AttributeRows(database)
@@ -164,7 +164,7 @@ class Journal:
     def drop_staging_garbage(self, staged: Collection[str]) -> None:
         """Delete the rows of files that were removed: one statement for GARBAGE_AT_ONCE of them."""
         names = tuple(staged)
-        with self.transaction():
+        with self.transaction:
             for start in range(0, len(names), GARBAGE_AT_ONCE):
                 some = names[start : start + GARBAGE_AT_ONCE]
                 marks = ",".join("?" * len(some))
@@ -178,7 +178,7 @@ class Journal:
 
     def put_multipart(self, state: MultipartState) -> None:
         """Keep a new upload; delete an earlier upload of the same inode, with its parts."""
-        with self.transaction():
+        with self.transaction:
             self.drop_multipart(state.ino)
             self._in_parts.add(state.ino)
             self._database.run(
@@ -203,7 +203,7 @@ class Journal:
     def drop_multipart(self, ino: int) -> None:
         if ino not in self._in_parts:
             return
-        with self.transaction():
+        with self.transaction:
             self.on_rollback(lambda: self._in_parts.add(ino))
             self._in_parts.discard(ino)
             for table in ("multipart", "part"):
@@ -250,7 +250,7 @@ class Journal:
         return AsideView(tuple(journals), tuple(orphans))
 
     def _next_epoch(self) -> int:
-        with self.transaction():
+        with self.transaction:
             found = self._database.query("SELECT value FROM fact WHERE name = 'epoch'")
             epoch = int(found[0][0]) + 1 if found else 1
             self._database.run("INSERT OR REPLACE INTO fact VALUES ('epoch', ?)", (str(epoch),))
@@ -278,12 +278,12 @@ class PinRows:
 
     def put(self, pins: Iterable[Pin]) -> None:
         """Keep the pins in one transaction; those that exist keep their time."""
-        with self._database.transaction():
+        with self._database:
             for pin in pins:
                 self._database.run("INSERT OR IGNORE INTO pin VALUES (?, ?, ?)", pin)
 
     def drop(self, pins: Iterable[Pin]) -> None:
-        with self._database.transaction():
+        with self._database:
             for pin in pins:
                 self._database.run("DELETE FROM pin WHERE key = ? AND session = ?", (pin.key, pin.session))
 

@@ -147,7 +147,7 @@ class BucketCopy:
         job = begun.job
         if not self._is_as_begun_locked(target, begun):
             # Without the attempt nothing tells that the object is this host's.
-            with self._pending.transaction():
+            with self._pending.transaction:
                 self._attempts.drop(job.attempt)
                 self._resolver.left_behind_locked(job, sent.version, None if target.deleted else target)
             return False
@@ -158,7 +158,7 @@ class BucketCopy:
                 self._contents.discard(target)
             target.content, target.size, target.metadata_known = earlier
 
-        with self._pending.transaction():
+        with self._pending.transaction:
             self._pending.on_rollback(undo)
             self._attempts.arrived(target.ino, job.attempt)
             self._pending.deletes.cleared(job.key, sent.version.etag)

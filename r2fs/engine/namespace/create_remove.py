@@ -280,7 +280,7 @@ class Names:
         """Journal and queue a new node without bytes."""
         self._core.assert_held()
         try:
-            with self._pending.transaction():
+            with self._pending.transaction:
                 expected_etag = self._pending.deletes.take_over(key)
                 pending = created(self._pending.begin(node, key, True, expected_etag))
                 self._pending.commit(node, made(pending, self._core.clock.time()))
@@ -331,7 +331,7 @@ class Names:
             if node.deleted or node.parent is None:
                 raise NotFound(f"{printable(name)}: no such file or directory")
             directory = node.parent
-            with self._pending.transaction():
+            with self._pending.transaction:
                 self.withdraw(node)
                 self.keep_directory(directory, leaving=node)
             self._core.crash_point("unlinked")
@@ -380,7 +380,7 @@ class Names:
                 raise NotFound(f"{printable(name)}: no such file or directory")
             check_empty(node, name)
             directory = node.parent
-            with self._pending.transaction():
+            with self._pending.transaction:
                 self.withdraw(node)
                 self.keep_directory(directory, leaving=node)
             self._core.crash_point("directory_removed")

@@ -136,7 +136,7 @@ class Discards:
         self._core.assert_held()
         directory, staged = node.parent, pending.staged.file if pending.staged else None
         assert directory is not None
-        with self._pending.transaction():
+        with self._pending.transaction:
             self._attempts.settle(node.ino)
             self._pending.commit(node, discarded(pending))
             if found is None:

@@ -170,7 +170,7 @@ class TreeRemoval:
             return
         with self._core.lock:
             directory = self._require_there_locked(node, task.place)
-            with self._pending.transaction():
+            with self._pending.transaction:
                 self._names.withdraw(node)
                 self._names.keep_directory(directory, leaving=node)
                 row = self._row_locked(info, self._tree.tick) if info is not None else None
@@ -230,7 +230,7 @@ class TreeRemoval:
         leaving, rows, place = list[Node](), list[PendingDelete](), task.place
         with self._core.lock:
             top = self._top_locked(place)
-            with self._pending.transaction():
+            with self._pending.transaction:
                 for info in objects:
                     directory = self._directory_locked(top, place.key, info) if top is not None else None
                     node = self._node_locked(directory, info, began)
@@ -327,7 +327,7 @@ class TreeRemoval:
         with self._core.lock:
             top = self._top_locked(task.place)
             nodes = list(islice(self._leaves(top), CHUNK)) if top is not None else []
-            with self._pending.transaction():
+            with self._pending.transaction:
                 for node in nodes:
                     if not node.is_dir and (node.pending is not None or node.touched > task.place.began):
                         self._count_file(node, task.report)

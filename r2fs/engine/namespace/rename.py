@@ -223,7 +223,7 @@ class Renaming:
         assert old_directory is not None
         changes = key_changes(self._tree, self._local_only, node, directory, new_name)
         self._check_free(changes, new_name)
-        with self._pending.transaction():
+        with self._pending.transaction:
             if target is not None:  # first: `node` takes over its delete, and expects its ETag
                 self._names.withdraw(target)
             self._names.recalls.take_along(node, directory, new_name)
@@ -252,7 +252,7 @@ class Renaming:
         self._check_free(changes, other.name)
         # A ring of two copies has no first one, and bytes at the key of a directory are never brought here.
         self._check_free(back, node.name, _needed_keys(changes))
-        with self._pending.transaction():
+        with self._pending.transaction:
             self._names.recalls.take_along(node, there, other.name)
             self._names.recalls.take_along(other, here, node.name)
             for change in changes:

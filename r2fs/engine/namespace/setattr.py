@@ -75,7 +75,7 @@ class SetAttr:
         had_baseline = staged is not None and isinstance(staged.baseline, Proof)
         untouched = staged is not None and had_baseline and self._contents.proof(node) == staged.baseline
         self._queue.stop_upload_locked(node)
-        with self._pending.transaction():
+        with self._pending.transaction:
             if staged is not None and "mtime_ns" in fields:
                 before_ns = self._file_mtime_ns(node, staged)
                 self._pending.on_rollback(lambda: self._set_file_times(node, before_ns))

@@ -57,7 +57,7 @@ class PendingDeletes:
         `after`: an inode without pending state first."""
         until = self._core.clock.time() + LATE_ATTEMPT_S if watch else None
         row = PendingDelete(self._journal.next_seq(), key, etag, after.ino if after else None, until)
-        with self._journal.transaction():
+        with self._journal.transaction:
             if not watch:
                 self.void_parked(key, etag)
             self._journal.put_delete(row)
@@ -78,7 +78,7 @@ class PendingDeletes:
     def drop(self, seq: int, tick: int | None = None) -> None:
         """Remove a row: void or withdrawn, or carried out at `tick`, for comparison with listings on their way."""
         row, refusal = self.rows[seq], self.parked.get(seq)
-        with self._journal.transaction():
+        with self._journal.transaction:
             self._journal.drop_delete(seq)
             if tick is not None and row.etag is not None:
                 self._journal.attributes.forget(row.key, row.etag)
@@ -120,7 +120,7 @@ class PendingDeletes:
         """Enter a row anew, as the latest of its key, whose version `take_over` returns. The caller schedules it."""
         refusal, program = self.parked.get(row.seq), self.programs.get(row.seq)
         latest = row._replace(seq=self._journal.next_seq())
-        with self._journal.transaction():
+        with self._journal.transaction:
             self.drop(row.seq)
             self._journal.put_delete(latest)
             self._enter(latest, refusal)

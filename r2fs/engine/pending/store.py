@@ -97,7 +97,6 @@ class PendingStore:
         self.waiting = Waiting(core)
         # guarded by: Core.lock
         self.inodes: dict[int, Node] = {}  # by inode number, oldest change first; changed by this class alone
-        self.staged_bytes = 0  # bytes in staging, by the rows: compared with the dirty limit
         self._tally = Tally(core.settings.local_patterns)
         self._base_users: dict[str, set[Node]] = {}  # by key of the base: inodes that may need this object
 
@@ -133,7 +132,7 @@ class PendingStore:
             change["base_metadata"] = _stored(node, pending.key)
         if old is not None and node.is_dir and pending.key != old.key:
             change["base_metadata"] = None
-        with self.transaction():
+        with self.transaction:
             if old is None:
                 self.deletes.void_parked(pending.key)
             own, base_limit = None, 0
@@ -147,7 +146,7 @@ class PendingStore:
     def _drop(self, node: Node, change: InodeChange) -> None:
         """Delete the row; the staged file stays until the deletion is on the disk (`content/disk_space.py`)."""
         staged = node.pending.staged if node.pending else None
-        with self.transaction():
+        with self.transaction:
             self._journal.drop_inode(node.ino)
             if staged is not None:
                 self._journal.put_staging_garbage(staged.file)
@@ -164,7 +163,6 @@ class PendingStore:
         self._core.assert_held()
         before = node.pending
         assert before is not None
-        self.staged_bytes += pending.size - before.size
         self._tally.change(node, before, pending)
         node.pending = pending
 
@@ -204,7 +202,6 @@ class PendingStore:
     def _set(self, node: Node, pending: Pending | None, change: Mapping[str, object]) -> None:
         if node.base is not None:
             self._index_base(node, node.base, add=False)
-        self.staged_bytes -= node.pending.size if node.pending else 0
         for name, value in change.items():
             setattr(node, name, value)
         if node.pinned is not None:
@@ -221,12 +218,16 @@ class PendingStore:
             remember(self._core.memory, node)  # a successor finds no row of the inode
         else:
             self.inodes[node.ino] = node
-            self.staged_bytes += pending.size
         if node.base is not None:
             self._index_base(node, node.base, add=pending is not None or node.handles > 0)
         if self.waiting.blocked:
             self.waiting.inode_settled(node.ino)
         self._core.changed.notify_all()
+
+    @property
+    def staged_bytes(self) -> int:
+        """Bytes in staging, by the rows: compared with the dirty limit."""
+        return self._tally.staged_bytes
 
     def tally(self) -> Tally:
         """Return the sums over `inodes`, by the present settings."""

@@ -1,7 +1,7 @@
 """Tally: sums over the pending inodes, updated with each change. A status reads the sums under Core.lock.
 
-Owns:  the inodes in work, parked or local-only, and the sums of the others: a status takes as long for a hundred
-       thousand pending files as for one.
+Owns:  the staged bytes of all, the inodes in work, parked or local-only, and the sums of the others: a status takes as
+       long for a hundred thousand pending files as for one.
 Never: reads a node's pending state: PendingStore passes the value before and after.
 Locks: Core.lock around every method.
 """
@@ -27,29 +27,34 @@ class Tally:
         self.local: set[int] = set()  # local-only files: in no sum
         self.files = self.directories = 0
         self.bytes = self.parked_bytes = 0  # staged
+        self.staged_bytes = 0  # of local-only files, too
 
     def change(self, node: Node, before: Pending | None, after: Pending | None) -> None:
         """Replace the value of a node; None: clean."""
         ino = node.ino
-        if ino in self.local:
-            self.local.discard(ino)
-        elif before is not None:
-            self._count(node, before, -1)
-            self.sending.pop(ino, None)
-            self.parked.pop(ino, None)
+        if before is not None:
+            size = before.size
+            self.staged_bytes -= size
+            if ino in self.local:
+                self.local.discard(ino)
+            else:
+                self._count(node, before, -1, -size)
+                self.sending.pop(ino, None)
+                self.parked.pop(ino, None)
         if after is None:
             return
+        size = after.size
+        self.staged_bytes += size
         if stays_here(after, self.local_patterns) and not after.lists_ranges:
             self.local.add(ino)
             return
-        self._count(node, after, 1)
+        self._count(node, after, 1, size)
         if after.state in SENDING:
             self.sending[ino] = node
         elif after.state is State.PARKED:
             self.parked[ino] = node
 
-    def _count(self, node: Node, pending: Pending, sign: int) -> None:
-        size = sign * pending.size
+    def _count(self, node: Node, pending: Pending, sign: int, size: int) -> None:
         self.bytes += size
         if pending.state is State.PARKED:
             self.parked_bytes += size

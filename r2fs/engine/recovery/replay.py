@@ -246,7 +246,7 @@ class Replay:
             node.content.close()
             node.content = None
         node.size = node.base.size
-        with self._pending.transaction():
+        with self._pending.transaction:
             self._pending.commit(node, without_staged(pending))
             self._core.journal.put_staging_garbage(row.staged)
         self._staging_gc.adopt([row.staged])

@@ -106,7 +106,7 @@ class Deleter:
         self._core.crash_point("deleted")
         with self._core.lock:
             self._done.update(row.seq for row in meant if row.key not in failed and row.watch_until_s is None)
-            with self._pending.transaction():
+            with self._pending.transaction:
                 self._tree.count_change()
                 done = [
                     row

@@ -213,7 +213,7 @@ class FailedAttempts:
         renamed = pending.key != job.base.key
         key = printable(job.base.key)
         newer = None if found is None else self._tree.unplaced(parent, node.name, found)
-        with self._pending.transaction():  # with the newer one's row: else a kill here would undo the rename
+        with self._pending.transaction:  # with the newer one's row: else a kill here would undo the rename
             self._attempts.drop(job.attempt)
             self._pending.commit(node, transitions.unlinked(pending))
             if newer is not None and renamed:

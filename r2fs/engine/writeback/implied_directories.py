@@ -77,7 +77,7 @@ class ImpliedDirectories:
     def drop_locked(self, directory: Node) -> None:
         """End the pending state of a directory kept by an object below. Its times stay in the journal."""
         self._core.assert_held()
-        with self._pending.transaction():
+        with self._pending.transaction:
             if directory.has_new_times:
                 self._core.journal.attributes.put_shown(
                     self._tree.key(directory), directory.st_ino, directory.mtime_ns, directory.ctime_ns

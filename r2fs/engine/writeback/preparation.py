@@ -98,7 +98,7 @@ class Preparation:
         """Return the tasks of due items, all claimed in a common transaction; after a failure, each alone."""
         self._core.assert_held()
         try:
-            with self._pending.transaction() if len(items) > 1 else nullcontext():
+            with self._pending.transaction if len(items) > 1 else nullcontext():
                 tasks = [self._task_locked(item, now) for item in items]
             return [task for task in tasks if task is not None]
         except (NoSpace, LocalError) as error:
@@ -202,7 +202,7 @@ class Preparation:
         # A delete of an earlier inode's object at the key would take this inode's object, too, if both have the same
         # bytes and so the same ETag: the overwrite does the work of the delete.
         if self._pending.deletes.rows and self._pending.deletes.any_at(pending.key):
-            with self._pending.transaction():
+            with self._pending.transaction:
                 left_there = self._pending.deletes.take_over(pending.key)
                 if left_there is not None and pending.expected_etag is None:  # else a newer one is known
                     self._pending.commit(node, expecting(pending, left_there))
@@ -238,7 +238,7 @@ class Preparation:
         if fd is not None:
             stat = os.fstat(fd)  # a mapping may have written after the last close
             size, change = stat.st_size, InodeChange(mtime_ns=stat.st_mtime_ns)
-        with self._pending.transaction():
+        with self._pending.transaction:
             begun, resumed = self._uploader.begun_locked(node.ino, pending.key, fd)
             attempt = self._attempts.begin(node, pending.key, resumed, node.base if copy else None)
             self._pending.commit(node, claimed(pending, InFlight(attempt, pending.key), size), **change)

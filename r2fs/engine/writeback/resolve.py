@@ -142,7 +142,7 @@ class Resolver:
         """Commit the end of these attempts together; then bring memory, cache and queue in line."""
         self._core.assert_held()
         files: list[tuple[Node, str]] = []  # to enter the cache
-        with self._pending.transaction():
+        with self._pending.transaction:
             following = [self._commit_locked(*each, files) for each in stored]
         self._core.crash_point("put_committed")
         with ExitStack() as committed:  # each, also after a failure: the commit stands

@@ -41,7 +41,7 @@ def record(of: Settings, mounted_s: float = 0.0) -> MountRecord:
 def journal(of: Settings, with_pending: bool = True, recorded: bool = False, mounted_s: float = 0.0) -> Path:
     made = Journal.open(of.state_dir)
     if with_pending:
-        with made.transaction():
+        with made.transaction:
             made.put_inode(row(1, "precious.txt", staged="f"))
     made.close()
     if recorded:
@@ -136,7 +136,7 @@ def test_one_that_a_daemon_has_open_is_not_among_them_and_not_disturbed(tmp_path
     mine = settings(tmp_path)
     made = Journal.open(mine.state_dir)
     assert state_directories.find(environ(tmp_path), [mine.state_dir.parent]).states == ()
-    with made.transaction():
+    with made.transaction:
         made.put_inode(row(1, "a", staged="f"))
     made.close()
     assert len(state_directories.find(environ(tmp_path), [mine.state_dir.parent]).states) == 1

@@ -48,7 +48,7 @@ def test_an_inode_takes_its_upload_in_parts_with_it(tmp_path: Path) -> None:
     journal.close()
     journal = Journal.open(tmp_path / "state")
     assert journal.multipart(1) == upload
-    with journal.transaction():
+    with journal.transaction:
         journal.drop_inode(1)
     assert journal.multipart(1) is None
     journal.close()
@@ -90,7 +90,7 @@ class Full:
 def test_on_a_full_disk_the_transaction_is_carried_out_again(journal: Journal, fails: list[str]):
     assert journal.reserve.held
     journal._database._connection = Full(journal._database._connection, *fails)  # type: ignore[assignment]
-    with journal.transaction():
+    with journal.transaction:
         journal.put_inode(row(1, "a"))
         journal.put_delete(PendingDelete(2, "b", "e", None, None))
         journal.put_inode(row(1, "c"))
@@ -116,7 +116,7 @@ def test_without_reserve_nothing_is_changed(journal: Journal, fails: str, rows: 
     undone: list[int] = []
     journal._database._connection = Full(journal._database._connection, fails, fails, fails)  # type: ignore[assignment]
     for ino in (10, 20):
-        with pytest.raises(NoSpace), journal.transaction():
+        with pytest.raises(NoSpace), journal.transaction:
             journal.on_rollback(lambda ino=ino: undone.append(ino))  # type: ignore[misc]
             for number in range(rows):
                 journal.put_inode(row(ino + number, "b"))
@@ -131,7 +131,7 @@ def test_another_failure_leaves_the_reserve_alone(journal: Journal):
     full = Full(journal._database._connection, "INSERT")
     full.code = sqlite3.SQLITE_IOERR
     journal._database._connection = full  # type: ignore[assignment]
-    with pytest.raises(LocalError, match="cannot be used"), journal.transaction():
+    with pytest.raises(LocalError, match="cannot be used"), journal.transaction:
         journal.put_inode(row(1, "a"))
     assert journal.reserve.held
     assert journal.read().inodes == ()
@@ -142,7 +142,7 @@ def test_a_failed_first_statement_is_not_forgotten(journal: Journal):
     full = Full(journal._database._connection, "BEGIN")
     full.code = sqlite3.SQLITE_IOERR
     journal._database._connection = full  # type: ignore[assignment]
-    with pytest.raises(LocalError), journal.transaction():
+    with pytest.raises(LocalError), journal.transaction:
         journal.put_inode(row(1, "a"))
         with suppress(LocalError):
             journal.put_inode(row(2, "b"))
@@ -150,7 +150,7 @@ def test_a_failed_first_statement_is_not_forgotten(journal: Journal):
 
 
 def test_a_transaction_sees_its_own_statements(journal: Journal):
-    with suppress(ZeroDivisionError), journal.transaction():
+    with suppress(ZeroDivisionError), journal.transaction:
         journal.put_inode(row(1, "a"))
         assert [inode.key for inode in journal.read().inodes] == ["a"]
         raise ZeroDivisionError
@@ -160,9 +160,9 @@ def test_a_transaction_sees_its_own_statements(journal: Journal):
 def test_a_single_change_is_one_statement(journal: Journal):
     executed: list[str] = []
     journal._database._connection.set_trace_callback(executed.append)
-    with journal.transaction():
+    with journal.transaction:
         journal.put_inode(row(1, "a"))
-    with journal.transaction():
+    with journal.transaction:
         pass
     assert [sql.partition(" ")[0] for sql in executed] == ["INSERT"]
 
@@ -174,7 +174,7 @@ def test_all_effects_of_a_commit_are_carried_out_in_order(journal: Journal):
         done.append("fails")
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), journal.transaction():
+    with pytest.raises(ZeroDivisionError), journal.transaction:
         journal.put_inode(row(1, "a"))
         for effect in (lambda: done.append("first"), fail, lambda: done.append("last")):
             journal.on_commit(effect)
@@ -207,7 +207,7 @@ def _touched(path: Path) -> Path:
 def filled(state: Path, rows: int = 400) -> None:
     """Enough for several pages, all of them in the database and none in the log."""
     journal = Journal.open(state)
-    with journal.transaction():
+    with journal.transaction:
         for ino in range(1, rows + 1):
             journal.put_inode(row(ino, f"takes/{ino:03}.wav", staged=f"{ino}-1-{ino}"))
     journal.close()

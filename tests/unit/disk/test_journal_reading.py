@@ -18,7 +18,7 @@ from tests.unit.disk.test_journal import row
 
 def filled(state: Path) -> Journal:
     journal = Journal.open(state)
-    with journal.transaction():
+    with journal.transaction:
         journal.put_inode(row(1, "a/x.wav", staged="f1"))
         journal.put_inode(row(2, "a/notes-wal", staged="f2"))  # stays on this host
         journal.put_delete(PendingDelete(3, "old", "e", None, None))

@@ -460,7 +460,7 @@ def test_a_row_with_a_later_number_is_as_parked_as_before_and_a_full_disk_change
     with engine.lock:
         row = deletes.add("d/a.wav", "0" * 32)
         deletes.park(row.seq, LOCKED)
-        with pytest.raises(NoSpace), engine.pending_store.transaction():
+        with pytest.raises(NoSpace), engine.pending_store.transaction:
             deletes.renumber(row)
             raise NoSpace("the disk is full")
         assert (dict(deletes.rows), list(deletes.parked)) == ({row.seq: row}, [row.seq])

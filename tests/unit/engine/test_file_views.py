@@ -211,7 +211,7 @@ def test_what_the_journal_does_not_have_is_not_in_the_history(make: MakeEngine, 
         before = events(engine, "take.wav")
         node = engine.node("take.wav")
         assert node.pending is not None
-        with suppress(NoSpace), engine.journal.transaction():
+        with suppress(NoSpace), engine.journal.transaction:
             engine.pending_store.commit(node, transitions.renamed(node.pending, "b.wav", None, 9))
             raise NoSpace("the disk is full")
         assert events(engine, "take.wav") == before

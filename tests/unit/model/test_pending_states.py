@@ -14,8 +14,8 @@ from r2fs.model.pending import (
     Event,
     ImpossibleTransition,
     State,
-    after,
 )
+from r2fs.model.transitions import after
 
 WRITTEN = {State.DIRTY, State.STALE_UPLOAD}  # the states of an inode with writers
 
