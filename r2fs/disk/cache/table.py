@@ -15,7 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -137,8 +137,6 @@ class Table(diskcache.Cache):  # type: ignore[misc]
     `_sql`   rows by age or by use, and a new key for a row: the public interface has neither.
     """
 
-    _connection: Any = None
-
     def __init__(self, directory: Path) -> None:
         try:
             super().__init__(os.fspath(directory), **_SETTINGS)
@@ -147,21 +145,21 @@ class Table(diskcache.Cache):  # type: ignore[misc]
             self.close()
             raise
 
-    @property
+    @cached_property
     def _con(self) -> core.sqlite3.Connection:
-        if self._connection is None:
-            self._connection = SQL.connect(
-                os.path.join(self.directory, DATABASE),
-                timeout=0,
-                isolation_level=None,
-                check_same_thread=False,
-            )
+        path = os.path.join(self.directory, DATABASE)
+        connection = SQL.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
             for pragma in _OF_A_CONNECTION:
-                self._connection.execute(f"PRAGMA {pragma}")
-        return self._connection
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
+        """Close the connection; the next statement opens another."""
+        connection = self.__dict__.pop("_con", None)
         if connection is not None:
             connection.close()
 
