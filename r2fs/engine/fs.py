@@ -355,7 +355,7 @@ class FileSystem:
             node = self._names.new_node_locked(caller, directory, name, Kind.FILE, mode)
             try:
                 with self._core.journal.transaction:
-                    self._files.new_file(node, key, self._storage.local_only.expected_etag_at(key))
+                    self._files.new_file(node, key)
             except BaseException:
                 self._tree.detach(node)
                 self._contents.discard(node)

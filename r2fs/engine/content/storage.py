@@ -13,7 +13,6 @@ from r2fs.engine.content.idle import IdleFiles
 from r2fs.engine.content.inode_hydration import Hydration
 from r2fs.engine.content.jobs import DownloadQueue, JobQueue
 from r2fs.engine.content.local_file import Contents
-from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.own_copies import OwnCopies
 from r2fs.engine.content.prefetch import Prefetch
 from r2fs.engine.content.staged_files import StagedFiles
@@ -37,7 +36,6 @@ class Storage:
     prefetch: Prefetch
     warm: Warm
     disk_sync: DiskSync
-    local_only: LocalOnly
     copied_files: CopiedFiles
     part_hasher: PartHasher
 
@@ -67,7 +65,6 @@ def build_records_and_storage(
         Prefetch(core, contents, reader, space, downloads),
         Warm(core, contents, reader, space),
         DiskSync(records, contents, staged_files),
-        LocalOnly(records),
         CopiedFiles(core),
         PartHasher(core, background),
     )

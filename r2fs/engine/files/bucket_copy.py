@@ -20,6 +20,7 @@ from r2fs.engine.files.write_session import WriteSessions
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
+from r2fs.engine.pending.tally import stays_here
 from r2fs.engine.writeback.metadata import job_of_copy, keep_locked
 from r2fs.engine.writeback.schedule import keys_of
 from r2fs.engine.writeback.upload import Sent
@@ -58,7 +59,6 @@ class BucketCopy:
         self._attempts = records.attempts
         self._contents = storage.contents
         self._disk_sync = storage.disk_sync
-        self._local_only = storage.local_only
         self._queue = writeback.queue
         self._resolver = writeback.resolver
         self._uploader = writeback.uploader
@@ -119,7 +119,7 @@ class BucketCopy:
         split = self._core.settings.bucket.split
         return (
             split(key)[0] == split(version.key)[0]
-            and not self._local_only.stays_here(target)
+            and not stays_here(target.pending, self._core.settings.local_patterns)
             and not self._pending.deletes.any_at(key)
             and not self._attempts.any_at(key)
             and not self._disk_sync.has_copied(key)

@@ -192,8 +192,9 @@ class Files:
             return Opened(handle.number, None, node.version, None)
         return self._opened(handle)
 
-    def new_file(self, node: Node, key: str, expected_etag: str | None) -> None:
+    def new_file(self, node: Node, key: str) -> None:
         """Make content and journal row of a new name, in the caller's transaction. With Core.lock held."""
+        expected_etag = self._pending.deletes.expected_etag_at(key)
         staged = Staged(self._staged_files.create(node), boot=self._core.staging.boot)
         self._pending.commit(node, created(self._pending.begin(node, key, True, expected_etag, staged)))
 

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from functools import partial
 
 from r2fs.engine.content.jobs import JobQueue
-from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.inodes.inode import Node, Refresh
 from r2fs.engine.inodes.protected import OBJECT_NAME
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.namespace.waits import AWAY
 from r2fs.engine.pending.records import Records
+from r2fs.engine.pending.tally import is_local
 from r2fs.model.errors import R2fsError, ReadFailed, Stale
 from r2fs.model.keys import nfc, printable
 from r2fs.model.ports import Caller
@@ -35,17 +35,10 @@ Name = tuple[int, str]  # the directory's inode number, the name in NFC
 
 
 class CloseToOpen:
-    def __init__(
-        self,
-        records: Records,
-        local_only: LocalOnly,
-        freshness: Freshness,
-        jobs: JobQueue,
-    ) -> None:
+    def __init__(self, records: Records, freshness: Freshness, jobs: JobQueue) -> None:
         # constant
         self._core = records.core
         self._tree = records.tree
-        self._local_only = local_only
         self._freshness = freshness
         self._jobs = jobs
         # guarded by: Core.lock
@@ -60,7 +53,9 @@ class CloseToOpen:
             directory = self._tree.directory(parent)
             if not self._asks_locked(directory) or name in directory.children():
                 return
-            if name == OBJECT_NAME or self._local_only.is_local(name) or self._serves_locked(parent, name):
+            if name == OBJECT_NAME or is_local(name, self._core.settings.local_patterns):
+                return
+            if self._serves_locked(parent, name):
                 return
         self._ask(caller, directory, name)
         with self._core.lock:

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.content.storage import Storage
 from r2fs.engine.inodes.inode import Listing, Node, is_below
 from r2fs.engine.inodes.protected import check_move, check_writable
@@ -23,6 +22,7 @@ from r2fs.engine.namespace.create_remove import Names, check_empty
 from r2fs.engine.namespace.freshness import Freshness
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import InodeChange
+from r2fs.engine.pending.tally import is_local, stays_here
 from r2fs.engine.writeback.write_back import WriteBack
 from r2fs.model.errors import Busy, Exists, InvalidArgument, IsADirectory, NeedsCopy, NotADirectory, NotFound
 from r2fs.model.keys import SYMLINK_SUFFIX, check_file_name, check_name, nfc, printable
@@ -73,7 +73,7 @@ class KeyChange:
 
 
 def key_changes(
-    tree: Tree, local_only: LocalOnly, top: Node, directory: Node, new_name: str
+    tree: Tree, local_patterns: tuple[str, ...], top: Node, directory: Node, new_name: str
 ) -> list[KeyChange]:
     """Return the moves by which `top` gets the name `new_name` in `directory`, top first.
 
@@ -89,8 +89,8 @@ def key_changes(
         if not _is_carried(node, marker) or (node is top and not node.children()):
             old_key, old_etag = _object_of(tree, node, marker)
             new_key = tree.check_key(new_prefix + tree.key(node)[len(old_prefix) :])
-            stays_here = _stays_here(local_only, node, new_key, is_top=node is top)
-            changes.append(KeyChange(node, node is top, old_key, new_key, old_etag, marker, stays_here))
+            stays = is_local(new_key, local_patterns) and _stays_here(node, local_patterns, node is top)
+            changes.append(KeyChange(node, node is top, old_key, new_key, old_etag, marker, stays))
     return changes
 
 
@@ -114,15 +114,28 @@ def _is_carried(node: Node, marker: Version | None) -> bool:
     return node.is_dir and node.pending is None and marker is None
 
 
-def _stays_here(local_only: LocalOnly, node: Node, new_key: str, is_top: bool) -> bool:
-    """True for a file to be local-only under its new key. Raises NeedsCopy for a file in the bucket."""
-    if node.kind is not Kind.FILE or not local_only.is_local(new_key):
+def _stays_here(node: Node, local_patterns: tuple[str, ...], is_top: bool) -> bool:
+    """True for a file to be local-only under a new key of that kind. Raises NeedsCopy for a file in the bucket."""
+    if node.kind is not Kind.FILE:
         return False
-    if local_only.stays_here(node):
+    if stays_here(node.pending, local_patterns):
         return True
-    if is_top and not local_only.may_become_local(node):
+    if is_top and not _may_become_local(node):
         raise NeedsCopy(f"{printable(node.name)}: a file in the bucket cannot be renamed to a local name")
     return is_top
+
+
+def _may_become_local(node: Node) -> bool:
+    """True for a file of which the bucket has nothing, and to which nothing is on its way: all bytes are here."""
+    pending = node.pending
+    return (
+        pending is not None
+        and pending.expected_etag is None
+        and pending.changed
+        and pending.staged is not None
+        and pending.in_flight is None
+        and node.base is None
+    )
 
 
 def _object_of(tree: Tree, node: Node, marker: Version | None) -> tuple[str, str | None]:
@@ -153,7 +166,6 @@ class Renaming:
         self._tree = records.tree
         self._pending = records.pending
         self._disk_sync = storage.disk_sync
-        self._local_only = storage.local_only
         self._freshness = freshness
         self._queue = writeback.queue
         self._deletes = writeback.deletes
@@ -221,7 +233,7 @@ class Renaming:
         _check(self._tree, node, directory, target, new_name)
         old_directory = node.parent
         assert old_directory is not None
-        changes = key_changes(self._tree, self._local_only, node, directory, new_name)
+        changes = key_changes(self._tree, self._core.settings.local_patterns, node, directory, new_name)
         self._check_free(changes, new_name)
         with self._pending.transaction:
             if target is not None:  # first: `node` takes over its delete, and expects its ETag
@@ -247,8 +259,9 @@ class Renaming:
             raise NotFound(f"{printable(node.name)}: no such file or directory")
         if is_below(here, other) or is_below(there, node):
             raise InvalidArgument(f"{printable(node.name)} cannot be moved into itself")
-        changes = key_changes(self._tree, self._local_only, node, there, other.name)
-        back = key_changes(self._tree, self._local_only, other, here, node.name)
+        patterns = self._core.settings.local_patterns
+        changes = key_changes(self._tree, patterns, node, there, other.name)
+        back = key_changes(self._tree, patterns, other, here, node.name)
         self._check_free(changes, other.name)
         # A ring of two copies has no first one, and bytes at the key of a directory are never brought here.
         self._check_free(back, node.name, _needed_keys(changes))
@@ -294,7 +307,7 @@ class Renaming:
         """
         for one in self._tree.walk(node):
             if one.pending is not None:
-                etag = self._local_only.expected_etag_at(one.pending.key)
+                etag = self._pending.deletes.expected_etag_at(one.pending.key)
                 if etag is not None:
                     self._pending.commit(one, expecting(one.pending, etag))
 

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
+from r2fs.engine.pending.tally import is_local
 from r2fs.model import causes
 from r2fs.model.keys import SYMLINK_SUFFIX, nfc
 from r2fs.model.records import PendingDelete
@@ -87,6 +88,10 @@ class PendingDeletes:
         if tick is not None and row.etag is not None:
             self.carried_out(row.key, row.etag, tick)
         self._core.changed.notify_all()
+
+    def expected_etag_at(self, key: str) -> str | None:
+        """Return the ETag that a new inode at `key` will replace, and void its pending delete. In a transaction."""
+        return None if is_local(key, self._core.settings.local_patterns) else self.take_over(key)
 
     def take_over(self, key: str) -> str | None:
         """Void the deletes at `key`, where a new object is to be, that are not on their way; return the ETag to

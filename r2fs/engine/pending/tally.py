@@ -64,9 +64,9 @@ class Tally:
             self.files += sign
 
 
-def stays_here(pending: Pending, patterns: tuple[str, ...]) -> bool:
+def stays_here(pending: Pending | None, patterns: tuple[str, ...]) -> bool:
     """True for a local-only file of which the bucket has nothing."""
-    if pending.expected_etag is not None or not pending.changed or pending.staged is None:
+    if pending is None or pending.expected_etag is not None or not pending.changed or pending.staged is None:
         return False
     return is_local(pending.key, patterns)
 

@@ -18,7 +18,6 @@ from itertools import pairwise
 from statistics import median
 
 from r2fs.disk.body import Gate
-from r2fs.engine.content.local_only import LocalOnly
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.attempts import UploadJob
 from r2fs.engine.pending.records import Records
@@ -116,17 +115,16 @@ def is_transient(pending: Pending) -> bool:
 
 
 class UploadQueue:
-    def __init__(self, records: Records, local_only: LocalOnly) -> None:
+    def __init__(self, records: Records) -> None:
         # constant
         self._core = core = records.core
         self._pending = records.pending
-        self._local_only = local_only
         self.waiting = records.pending.waiting
         # guarded by: Core.lock
         self.uploads: dict[int, Upload] = {}  # on their way, by inode number
         self.failures = Failures(core, records.pending)
         self.implied = ImpliedDirectories(records, self.is_local_only_locked)
-        self.dependencies = Dependencies(records, local_only.stays_here, self.implied)
+        self.dependencies = Dependencies(records, self.implied)
         self.pace = Pace(core.clock, core.store.limits.key_write_interval_s)
         self.schedule = Schedule(core, records.pending, self.failures)
         self._drains = 0  # under way: due times have no delay

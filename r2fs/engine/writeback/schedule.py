@@ -23,7 +23,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -31,6 +31,7 @@ from r2fs.engine.inodes.core import Core
 from r2fs.engine.inodes.inode import Node
 from r2fs.engine.pending.records import Records
 from r2fs.engine.pending.store import DELETE, Item, PendingStore, Token
+from r2fs.engine.pending.tally import stays_here
 from r2fs.engine.writeback.implied_directories import ImpliedDirectories
 from r2fs.model.errors import BUCKET_WIDE, R2fsError
 from r2fs.model.keys import nfc
@@ -186,13 +187,10 @@ class Pace:
 
 
 class Dependencies:
-    def __init__(
-        self, records: Records, stays_here: Callable[[Node], bool], implied: ImpliedDirectories
-    ) -> None:
+    def __init__(self, records: Records, implied: ImpliedDirectories) -> None:
         # constant
         self._core = records.core
         self._pending = records.pending
-        self._stays_here = stays_here
         self._implied = implied
         # guarded by: Core.lock
         self._busy: set[str] = set()  # NFC keys with a request on their way
@@ -222,7 +220,8 @@ class Dependencies:
         if nfc(row.key) in self._busy:
             return ("key", nfc(row.key))
         after = self._pending.inodes.get(row.after_ino) if row.after_ino is not None else None
-        if after is not None and not self._stays_here(after):  # a local-only file is pending for ever
+        patterns = self._core.settings.local_patterns  # a local-only file is pending for ever
+        if after is not None and not stays_here(after.pending, patterns):
             return ("ino", after.ino)
         above = self._implied.pending_above_locked(row)
         if above is not None:

@@ -28,7 +28,7 @@ class WriteBack:
 
 def build_write_back(records: Records, storage: Storage, parts: JobQueue) -> WriteBack:
     """Build the room. `parts`: the work queue of the parts of large uploads."""
-    queue = UploadQueue(records, storage.local_only)
+    queue = UploadQueue(records)
     deletes = Deletes(records, storage.disk_sync, queue)
     uploader = Uploader(records, parts, storage.copied_files)
     preparation = Preparation(records, storage, queue, deletes, uploader)
