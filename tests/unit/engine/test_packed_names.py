@@ -150,8 +150,8 @@ def test_they_are_the_last_known_names_of_a_later_mount(make: MakeEngine, store:
 class Listed(MemoryStore):
     """A directory of MANY objects, as parsed: no page shares a string with another."""
 
-    def list_page(self, prefix: str, *given: object, **named: object) -> ListPage:
-        if prefix != "d/":
+    def list_page(self, prefix: str, *given: object, delimiter: str = "", **named: object) -> ListPage:
+        if not prefix and delimiter:
             return ListPage((), ("d/",), None)
         infos = (
             ObjectInfo(
