@@ -24,7 +24,7 @@ from r2fs.engine.writeback import verdict
 from r2fs.engine.writeback.metadata import found_at_key
 from r2fs.engine.writeback.queue import UploadQueue
 from r2fs.engine.writeback.upload import Sent
-from r2fs.engine.writeback.verdict import Verdict, View
+from r2fs.engine.writeback.verdict import Step, Verdict, View
 from r2fs.model import transitions
 from r2fs.model.errors import BUCKET_WIDE, BodyWithdrawn, ObjectMissing, PreconditionFailed, R2fsError
 from r2fs.model.keys import MAX_KEY_BYTES, SYMLINK_SUFFIX, conflict_name, nfc, printable
@@ -81,7 +81,7 @@ class FailedAttempts:
             stays = node.is_dir or isinstance(decided, verdict.Stored)
             if found is not None and stays and made_by != job.attempt:
                 self._attempts.accepted(found.metadata)  # not to be deleted as a late one
-            if isinstance(decided, verdict.ConflictWhileOpen | verdict.KeepBoth | verdict.Park):
+            if decided in (Step.CONFLICT_WHILE_OPEN, Step.KEEP_BOTH) or isinstance(decided, verdict.Park):
                 self._attempts.drop(job.attempt)
             self._carry_out_locked(node, job, decided, error, found)
 
@@ -147,16 +147,16 @@ class FailedAttempts:
                 self._stored_locked(node, job, Sent(version, facts))
             case verdict.Again():
                 self._again_locked(node, job, error, decided)
-            case verdict.ConflictWhileOpen():
+            case Step.CONFLICT_WHILE_OPEN:
                 assert node.pending is not None
                 self._pending.commit(node, transitions.conflict_seen(node.pending))
-            case verdict.KeepBoth():
+            case Step.KEEP_BOTH:
                 assert found is not None
                 self._keep_both_locked(node, found)
                 self._queue.schedule_locked(node)
-            case verdict.FollowSource():
+            case Step.FOLLOW_SOURCE:
                 self._follow_source_locked(node, job, found)
-            case verdict.SendOwn():
+            case Step.SEND_OWN:
                 self._send_own_locked(node, job, error)
             case verdict.TryLater():
                 self._try_later_locked(node, job, error, decided)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from r2fs.engine.pending.store import Token
 from r2fs.model.pending import UNSYNCED, Pending
@@ -31,19 +32,11 @@ class Park:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Hydrate:
-    """Download the missing bytes of its base."""
-
-
-@dataclass(frozen=True, slots=True)
-class Materialize:
-    """Download all bytes of its base: the object is to be replaced."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """End the pending state: an object below keeps the directory."""
+class Step(Enum):
+    HYDRATE = "download the missing bytes of its base"
+    MATERIALIZE = "download all bytes of its base: the object is to be replaced"
+    DROP = "end the pending state: an object below keeps the directory"
+    SEND = "send its bytes, or copy its base inside the bucket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +49,7 @@ class Defer:
     until_s: float  # Clock.monotonic()
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send its bytes, or copy its base inside the bucket."""
-
-
-Action = Park | Hydrate | Materialize | Drop | Wait | Defer | Send
+Action = Step | Park | Wait | Defer
 
 
 def plan(pending: Pending, view: View) -> Action:
@@ -73,15 +61,15 @@ def plan(pending: Pending, view: View) -> Action:
     if view.missing is not None:
         return Park(view.missing)
     if view.incomplete:
-        return Hydrate()
+        return Step.HYDRATE
     if view.blocker is not None:
-        return Materialize() if view.in_ring else Wait(view.blocker)
+        return Step.MATERIALIZE if view.in_ring else Wait(view.blocker)
     if view.kept_by_child:
-        return Drop()
+        return Step.DROP
     if view.awaited_child is not None:
         return Wait(("ino", view.awaited_child))
     if view.free_at_s > view.now_s:
         return Defer(view.free_at_s)
     if view.crowded is not None:
         return Wait(view.crowded)
-    return Send()
+    return Step.SEND

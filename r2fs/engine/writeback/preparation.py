@@ -148,17 +148,17 @@ class Preparation:
         match plan.plan(node.pending, self._view_locked(node, keys, now)):
             case plan.Park(reason):
                 self.resolver.failed.park_queued_locked(node, reason)
-            case plan.Hydrate():
+            case plan.Step.HYDRATE:
                 return partial(self._or_later, item, partial(self._upload_hydration.complete, node))
-            case plan.Materialize():
+            case plan.Step.MATERIALIZE:
                 return partial(self._or_later, item, self._upload_hydration.task(node))
-            case plan.Drop():
+            case plan.Step.DROP:
                 self._queue.implied.drop_locked(node)
             case plan.Wait(token):
                 self._queue.waiting.block(item, token)
             case plan.Defer(until_s):
                 self._queue.add_locked(item, until_s)
-            case plan.Send():
+            case plan.Step.SEND:
                 return self._send_locked(node, keys, item, now)
         return None
 

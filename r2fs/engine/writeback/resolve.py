@@ -163,7 +163,7 @@ class Resolver:
             keep_hold=node.sync_failed,
         )
         match verdict.after_stored(job, version, view):
-            case verdict.Orphaned():
+            case verdict.Step.ORPHANED:
                 self._attempts.drop(job.attempt)
                 self.left_behind_locked(job, version, None)
                 return partial(self._count_locked, job)

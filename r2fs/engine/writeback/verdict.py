@@ -65,19 +65,18 @@ class View:
 
 
 # ------------------------------------------------------------------ verdicts
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """No inode waits for the attempt, and no object of the attempt is in the bucket."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """The journal has the answer: a step after its commit failed, and the answer is resolved once more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Orphaned:
-    """No inode waits for the attempt: its object is to be deleted."""
+class Step(Enum):
+    NOTHING = "no inode waits for the attempt, and no object of the attempt is in the bucket"
+    RECORDED = (
+        "the journal has the answer: a step after its commit failed, and the answer is resolved once more"
+    )
+    ORPHANED = "no inode waits for the attempt: its object is to be deleted"
+    CONFLICT_WHILE_OPEN = (
+        "another host's object is at the key, and a program writes: resolved after the last close"
+    )
+    KEEP_BOTH = "another host's object keeps the key; the inode gets a conflict name"
+    FOLLOW_SOURCE = "no bytes of this host; what another host made of the source holds, its deletion too"
+    SEND_OWN = "the object to copy is gone, and all bytes are on this host: they are sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,26 +125,6 @@ class Again:
 AT_ONCE = Again()
 
 
-@dataclass(frozen=True, slots=True)
-class ConflictWhileOpen:
-    """Another host's object is at the key, and a program writes: resolved after the last close."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeepBoth:
-    """Another host's object keeps the key; the inode gets a conflict name."""
-
-
-@dataclass(frozen=True, slots=True)
-class FollowSource:
-    """No bytes of this host: what another host made of the source holds, its deletion too."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendOwn:
-    """The object to copy is gone, and all bytes are on this host: they are sent."""
-
-
 class Pause(Enum):
     """Time before the next attempt."""
 
@@ -165,16 +144,16 @@ class Park:
     hold: Hold
 
 
-Verdict = Nothing | Stored | Again | ConflictWhileOpen | KeepBoth | FollowSource | SendOwn | TryLater | Park
+Verdict = Step | Stored | Again | TryLater | Park
 
 
 # ------------------------------------------------------------------ stored
-def after_stored(job: UploadJob, version: Version, view: View) -> Recorded | Orphaned | Commit:
+def after_stored(job: UploadJob, version: Version, view: View) -> Step | Commit:
     """The verdict of a success."""
     if view.recorded:
-        return Recorded()
+        return Step.RECORDED
     if not view.is_current(job):
-        return Orphaned()
+        return Step.ORPHANED
     assert view.pending is not None
     moved = view.has_moved(job)
     following = transitions.stored(
@@ -207,9 +186,9 @@ def after_refusal(job: UploadJob, found: ObjectInfo | None, view: View) -> Verdi
     if view.same_bytes:
         return Again(expect(found.etag), merge=attributes_from(found))
     if not view.is_current(job):
-        return Nothing()
+        return Step.NOTHING
     assert view.pending is not None
-    return ConflictWhileOpen() if view.pending.state is State.STALE_UPLOAD else KeepBoth()
+    return Step.CONFLICT_WHILE_OPEN if view.pending.state is State.STALE_UPLOAD else Step.KEEP_BOTH
 
 
 def _at_directory(job: UploadJob, found: ObjectInfo, view: View) -> Verdict:
@@ -230,7 +209,7 @@ def _at_directory(job: UploadJob, found: ObjectInfo, view: View) -> Verdict:
     if correction is not None:
         return Again(correction, merge=None if view.ours else there)
     if not view.is_current(job):
-        return Nothing()
+        return Step.NOTHING
     return Park(Hold(f"{printable(job.key)}: another object is at the directory's new key"))
 
 
@@ -269,7 +248,7 @@ def after_source_lost(job: UploadJob, found: ObjectInfo | None, view: View) -> V
     base, pending = job.base, view.pending
     assert base is not None
     if not view.is_current(job) or pending is None:
-        return Nothing()
+        return Step.NOTHING
     if job.kind is Kind.DIRECTORY:
         return Again(_after_loss(job, found))
     if pending.changed:  # opened for writing since: its own bytes are sent next
@@ -278,8 +257,8 @@ def after_source_lost(job: UploadJob, found: ObjectInfo | None, view: View) -> V
         # A copy of an object that was sent in parts has another ETag.
         return Again(expect(found.etag, InodeChange(base=found.version)), rebased=True)
     if pending.key == base.key or not view.all_here:
-        return FollowSource()
-    return SendOwn()
+        return Step.FOLLOW_SOURCE
+    return Step.SEND_OWN
 
 
 def _after_loss(job: UploadJob, found: ObjectInfo | None) -> Correction:
@@ -304,7 +283,7 @@ def may_be_stored(error: Exception) -> bool:
 def after_error(job: UploadJob, error: Exception, view: View) -> Verdict:
     """The verdict of any other error."""
     if not view.is_current(job):
-        return Nothing()
+        return Step.NOTHING
     assert view.pending is not None
     retry = view.pending.retry
     once_more = retry._replace(failures=retry.failures + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from r2fs.engine.writeback.plan import Action, Defer, Drop, Hydrate, Materialize, Park, Send, View, Wait, plan
+from r2fs.engine.writeback.plan import Action, Defer, Park, Step, View, Wait, plan
 from r2fs.model.pending import TORN, UNSYNCED, Hold, Pending, Staged, State
 
 BUSY, CHILD, LARGE = ("key", "takes/1.wav"), 7, ("key", "takes/film.mov")
@@ -48,7 +48,7 @@ def test_bytes_in_doubt_are_parked_with_their_reason():
 def test_it_is_sent_only_whole_alone_and_in_its_time():
     sent = 0
     for _, view, action in cases():
-        if isinstance(action, Send):
+        if action is Step.SEND:
             sent += 1
             assert not (view.incomplete or view.kept_by_child)
             assert view.blocker is None
@@ -65,14 +65,14 @@ def test_missing_bytes_come_before_what_is_waited_for():
         if isinstance(action, Park):
             continue
         if view.incomplete:
-            assert action == Hydrate(), view
+            assert action is Step.HYDRATE, view
 
 
 def test_of_a_ring_one_is_brought_here_and_else_the_blocker_is_waited_for():
     for _, view, action in cases():
         if isinstance(action, Park) or view.incomplete or view.blocker is None:
             continue
-        assert action == (Materialize() if view.in_ring else Wait(BUSY)), view
+        assert action == (Step.MATERIALIZE if view.in_ring else Wait(BUSY)), view
 
 
 def test_a_directory_needs_no_object_of_its_own_beside_one_below_it():
@@ -80,7 +80,7 @@ def test_a_directory_needs_no_object_of_its_own_beside_one_below_it():
         if isinstance(action, Park) or view.incomplete or view.blocker is not None:
             continue
         if view.kept_by_child:
-            assert action == Drop()
+            assert action is Step.DROP
         elif view.awaited_child is not None:
             assert action == Wait(("ino", CHILD))
         elif view.free_at_s > view.now_s:

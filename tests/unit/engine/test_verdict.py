@@ -57,9 +57,9 @@ def test_a_success_is_committed_for_the_attempts_own_inode_alone(copy: bool, rec
     for view in view_of_pending(recorded=recorded):
         decided = verdict.after_stored(job(copy=copy), BASE, view)
         if recorded:
-            assert decided == verdict.Recorded()
+            assert decided is verdict.Step.RECORDED
         elif view.pending is None or not view.is_current(job()):
-            assert decided == verdict.Orphaned(), "nobody's: the object is deleted"
+            assert decided is verdict.Step.ORPHANED, "nobody's: the object is deleted"
         else:
             assert isinstance(decided, verdict.Commit)
             assert decided.moved is (view.pending.key != KEY)
@@ -91,14 +91,14 @@ def test_an_object_of_another_host_is_kept_and_so_are_the_bytes_of_this_one():
         if theirs and at_its_key and view.is_current(job()):
             assert view.pending is not None
             wanted = (
-                verdict.ConflictWhileOpen()
+                verdict.Step.CONFLICT_WHILE_OPEN
                 if view.pending.state is State.STALE_UPLOAD
-                else verdict.KeepBoth()
+                else verdict.Step.KEEP_BOTH
             )
             assert decided == wanted
             conflicts += 1
         else:
-            assert not isinstance(decided, verdict.ConflictWhileOpen | verdict.KeepBoth)
+            assert decided not in (verdict.Step.CONFLICT_WHILE_OPEN, verdict.Step.KEEP_BOTH)
     assert conflicts
 
 
@@ -172,7 +172,7 @@ def test_bytes_at_a_directorys_key_are_never_overwritten(copy: bool, size: int, 
                 case verdict.Park():
                     assert size
                     assert current
-                case verdict.Nothing():
+                case verdict.Step.NOTHING:
                     assert not current
                 case other:
                     pytest.fail(f"{other}")
@@ -201,7 +201,7 @@ def test_after_the_loss_of_a_source_bytes_of_this_host_are_sent_and_none_are_mad
             )
             decided = verdict.after_source_lost(made, info, View(value, own_copy=own, all_here=here))
             if not current:
-                assert decided == verdict.Nothing()
+                assert decided is verdict.Step.NOTHING
             elif kind is Kind.DIRECTORY:
                 assert isinstance(decided, verdict.Again)
                 assert decided.correction.change.get("base") == (info.version if info else None)
@@ -212,9 +212,9 @@ def test_after_the_loss_of_a_source_bytes_of_this_host_are_sent_and_none_are_mad
                 assert decided.rebased
                 assert decided.correction.change.get("base") == info.version
             elif here and key != KEY:
-                assert decided == verdict.SendOwn()
+                assert decided is verdict.Step.SEND_OWN
             else:
-                assert decided == verdict.FollowSource()
+                assert decided is verdict.Step.FOLLOW_SOURCE
 
 
 # ---- errors
@@ -231,7 +231,7 @@ def test_each_error_keeps_the_bytes_and_says_when_to_try_again():
                 view = replace(view, pending=view.pending._replace(retry=Retry(failures)))
             decided = verdict.after_error(job(), error, view)
             if not view.is_current(job()):
-                assert decided == verdict.Nothing()
+                assert decided is verdict.Step.NOTHING
                 continue
             assert isinstance(decided, verdict.TryLater | verdict.Park), error
             if isinstance(error, (*errors.BUCKET_WIDE, errors.Unavailable)):
