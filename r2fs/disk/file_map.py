@@ -26,22 +26,16 @@ class FileMap:
     base_limit  end of the base version's bytes that still count: a truncate lowers it for good
     """
 
-    def __init__(
-        self,
-        size: int,
-        present: RangeSet | None = None,
-        own: RangeSet | None = None,
-        base_limit: int | None = None,
-    ) -> None:
-        self.size = size
-        self.present = RangeSet() if present is None else present.copy()
-        self.own = RangeSet() if own is None else own.copy()
-        self.base_limit = size if base_limit is None else base_limit
+    def __init__(self, size: int) -> None:
+        self.size = self.base_limit = size
+        self.present, self.own = RangeSet(), RangeSet()
 
     @classmethod
     def within(cls, size: int, present: RangeSet, own: RangeSet | None, base_limit: int | None) -> Self:
         """Ranges up to `size`; what lies past it is left out."""
-        made = cls(size, present, own, base_limit)
+        made = cls(size)
+        made.present, made.own = present.copy(), own.copy() if own else made.own
+        made.base_limit = size if base_limit is None else base_limit
         stop = max(size, made.last())
         made.present.remove(size, stop)
         made.own.remove(size, stop)
