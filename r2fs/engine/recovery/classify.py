@@ -9,6 +9,7 @@ reached only where no write happened, or where a power cut has already taken the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from r2fs.model.keys import nfc
@@ -50,9 +51,11 @@ class Evidence:
 
 
 # ---- verdicts
-@dataclass(frozen=True, slots=True)
-class Adopt:
-    """Writers of a session that is taken over still have the file open: DIRTY, as before."""
+class Step(Enum):
+    ADOPT = "writers of a session that is taken over still have the file open: DIRTY, as before"
+    NEVER_STORED = "a power cut took the staged file: the object at the key is the last good state; without one the name is removed"
+    MISSING = "the staged file should exist, and does not: PARKED"
+    DOUBTFUL = "PARKED for bytes that may be torn or damaged: stays so, until a person decides"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +66,10 @@ class Unchanged:
 
 
 @dataclass(frozen=True, slots=True)
-class NeverStored:
-    """A power cut took the staged file: the object at the key is the last good state; without an object the name is removed."""
-
-
-@dataclass(frozen=True, slots=True)
 class WithoutStaged:
     """A new name or new metadata is pending; the bytes are the base's, in the bucket."""
 
     never_stored: bool  # a power cut took the staged file
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """The staged file should exist, and does not: PARKED."""
-
-
-@dataclass(frozen=True, slots=True)
-class Doubtful:
-    """PARKED for bytes that may be torn or damaged: stays so, until a person decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +87,16 @@ class Park:
     durability: Durability
 
 
-Verdict = Adopt | Unchanged | NeverStored | WithoutStaged | Missing | Doubtful | Queue | Park
+Verdict = Step | Unchanged | WithoutStaged | Queue | Park
 
 
 def classify(row: PendingInode, seen: Evidence) -> Verdict:
     if row.staged is not None and seen.file is None:
         return _without_file(row, seen)
     if row.state == State.PARKED.value and row.reason in DOUBTFUL:
-        return Doubtful()
+        return Step.DOUBTFUL
     if seen.has_writer and row.state in _OPEN:
-        return Adopt()
+        return Step.ADOPT
     doubt = row.reason if row.reason in DOUBTFUL else None  # reopened since, and not written anew from empty
     if seen.file is None:
         return _sent_or_held(doubt, Durability.VOLATILE)
@@ -136,10 +124,10 @@ def _sent_or_held(doubt: str | None, durability: Durability) -> Verdict:
 
 def _without_file(row: PendingInode, seen: Evidence) -> Verdict:
     if row.synced or row.boot == seen.boot:
-        return Missing()
+        return Step.MISSING
     written = is_changed(row, seen) or row.before == State.CLEAN.value
     if row.base is None or (written and nfc(row.base.key) == nfc(row.key or "")):
-        return NeverStored()
+        return Step.NEVER_STORED
     return WithoutStaged(never_stored=True)
 
 

@@ -17,14 +17,11 @@ from r2fs.engine.inodes.inode import Node
 from r2fs.engine.inodes.table import EPOCH_SHIFT
 from r2fs.engine.pending.records import Records
 from r2fs.engine.recovery.classify import (
-    Adopt,
-    Doubtful,
     Evidence,
     FileStat,
-    Missing,
-    NeverStored,
     Park,
     Queue,
+    Step,
     Unchanged,
     Verdict,
     WithoutStaged,
@@ -192,17 +189,17 @@ class Replay:
         pending = node.pending
         assert pending is not None
         match verdict:
-            case Doubtful():
+            case Step.DOUBTFUL:
                 pass
-            case Adopt():
+            case Step.ADOPT:
                 self._pending.commit(node, adopted(pending))
             case Unchanged(keeps_file):
                 self._pending.commit(node, None)
                 if keeps_file and row.staged is not None:
                     self._staged_files.settled((node, row.staged))
-            case Missing():
+            case Step.MISSING:
                 self._park_missing(node, row, pending)
-            case NeverStored():
+            case Step.NEVER_STORED:
                 self._report_never_stored(row, pending)
                 self._pending.commit(node, None)
                 if node.base is None:

@@ -8,14 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from r2fs.engine.recovery.classify import (
-    Adopt,
-    Doubtful,
     Evidence,
     FileStat,
-    Missing,
-    NeverStored,
     Park,
     Queue,
+    Step,
     Unchanged,
     WithoutStaged,
     classify,
@@ -126,8 +123,14 @@ def is_written_by_store(row: PendingInode) -> bool:
 ALL = list(cases())
 
 
-def those(*verdicts: type) -> Iterator[Case]:
-    found = [(row, seen) for row, seen in ALL if isinstance(classify(row, seen), verdicts)]
+def kind(row: PendingInode, seen: Evidence) -> Step | type:
+    """The verdict, without the values that it has."""
+    verdict = classify(row, seen)
+    return verdict if isinstance(verdict, Step) else type(verdict)
+
+
+def those(*verdicts: Step | type) -> Iterator[Case]:
+    found = [(row, seen) for row, seen in ALL if kind(row, seen) in verdicts]
     assert found, "a rule about nothing"
     yield from found
 
@@ -142,16 +145,7 @@ def is_open(row: PendingInode) -> bool:
 
 # ---- rules of SEMANTICS.md
 def test_every_row_has_a_verdict_and_every_verdict_a_row():
-    assert {type(classify(row, seen)) for row, seen in ALL} == {
-        Adopt,
-        Unchanged,
-        NeverStored,
-        WithoutStaged,
-        Missing,
-        Doubtful,
-        Queue,
-        Park,
-    }
+    assert {kind(row, seen) for row, seen in ALL} == {*Step, Unchanged, WithoutStaged, Queue, Park}
 
 
 def test_bytes_that_a_power_cut_may_have_torn_are_never_queued():
@@ -186,7 +180,7 @@ def test_a_file_that_exists_is_given_up_only_if_nothing_was_written():
 
 
 def test_a_file_that_exists_is_never_taken_for_one_that_was_not_stored():
-    for row, seen in those(NeverStored, Missing):
+    for row, seen in those(Step.NEVER_STORED, Step.MISSING):
         assert row.staged is not None and seen.file is None
 
 
@@ -195,12 +189,12 @@ def test_only_a_power_cut_before_the_sync_excuses_a_missing_file():
         if row.staged is None or seen.file is not None:
             continue
         excused = is_power_cut(row, seen) and not row.synced
-        assert isinstance(classify(row, seen), (NeverStored, WithoutStaged) if excused else Missing)
+        assert kind(row, seen) in ((Step.NEVER_STORED, WithoutStaged) if excused else (Step.MISSING,))
 
 
 def test_a_new_name_is_not_forgotten_while_its_bytes_are_in_the_bucket():
     """A copy under the new name is pending: its base lies at another key."""
-    for row, _ in those(NeverStored):
+    for row, _ in those(Step.NEVER_STORED):
         assert row.base is None or row.base.key == row.key, row
     for row, _ in those(WithoutStaged):
         assert row.base is not None
@@ -208,7 +202,7 @@ def test_a_new_name_is_not_forgotten_while_its_bytes_are_in_the_bucket():
 
 def test_only_an_inherited_writer_keeps_a_file_open():
     for row, seen in ALL:
-        adopted = isinstance(classify(row, seen), Adopt)
+        adopted = classify(row, seen) is Step.ADOPT
         lacks_file = row.staged is not None and seen.file is None
         assert adopted == (seen.has_writer and is_open(row) and not lacks_file)
 
@@ -272,14 +266,22 @@ def test_the_row_as_read_breaks_no_invariant_of_pending():
             OPEN._replace(boot=BEFORE), Evidence(NOW, AS_OPENED), Unchanged(False), id="opened, power cut"
         ),
         pytest.param(BARE, HERE, Unchanged(True), id="opened without bytes, killed"),
-        pytest.param(OPEN, Evidence(NOW, AS_OPENED, has_writer=True), Adopt(), id="take-over"),
-        pytest.param(ROW, Evidence(NOW, None), Missing(), id="file missing"),
+        pytest.param(OPEN, Evidence(NOW, AS_OPENED, has_writer=True), Step.ADOPT, id="take-over"),
+        pytest.param(ROW, Evidence(NOW, None), Step.MISSING, id="file missing"),
         pytest.param(
-            ROW._replace(synced=True, boot=BEFORE), Evidence(NOW, None), Missing(), id="synced, file missing"
+            ROW._replace(synced=True, boot=BEFORE),
+            Evidence(NOW, None),
+            Step.MISSING,
+            id="synced, file missing",
         ),
-        pytest.param(ROW._replace(boot=BEFORE), Evidence(NOW, None), NeverStored(), id="edit never stored"),
         pytest.param(
-            ROW._replace(boot=BEFORE, base=None), Evidence(NOW, None), NeverStored(), id="file never stored"
+            ROW._replace(boot=BEFORE), Evidence(NOW, None), Step.NEVER_STORED, id="edit never stored"
+        ),
+        pytest.param(
+            ROW._replace(boot=BEFORE, base=None),
+            Evidence(NOW, None),
+            Step.NEVER_STORED,
+            id="file never stored",
         ),
         pytest.param(
             ROW._replace(boot=BEFORE, base=ELSEWHERE),
@@ -291,7 +293,7 @@ def test_the_row_as_read_breaks_no_invariant_of_pending():
             UNCHANGED_NAME._replace(boot=BEFORE), HERE, WithoutStaged(False), id="renamed only, power cut"
         ),
         pytest.param(
-            ROW._replace(state=State.PARKED.value, reason=TORN), HERE, Doubtful(), id="parked as torn"
+            ROW._replace(state=State.PARKED.value, reason=TORN), HERE, Step.DOUBTFUL, id="parked as torn"
         ),
         pytest.param(
             ROW._replace(state=State.PARKED.value, reason="refused"),
