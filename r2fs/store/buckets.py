@@ -134,9 +134,8 @@ class Buckets:
 
     def connect_ahead(self, key: str, count: int) -> None:
         bucket, _, below = key.partition("/")
-        for name, store in self._all().items():
-            if bucket in ("", name):
-                store.connect_ahead(below, count)
+        for store in [store for name, store in self._all().items() if bucket in ("", name)]:
+            store.connect_ahead(below, count)
 
     def share(self, bandwidth: Bandwidth) -> None:
         """Hold all buckets together to these limits."""

@@ -196,10 +196,7 @@ class Downloader:
         ):
             _require(version, download.info)
             source.on_info(download.info)
-            if check is not None and start == 0:
-                check.expected = download.info.md5
-            if check is not None and check.expected is None:
-                check = None
+            check = _compared(check, start, download.info)
             prepared = length >= PREPARED and check is None
             if prepared:
                 source.content.prepare(start, piece.stop)
@@ -249,6 +246,13 @@ class Downloader:
         if check is not None:
             check.files = source.content.files
         write(start, chunk)
+
+
+def _compared(check: _Check | None, start: int, info: ObjectInfo) -> _Check | None:
+    """Return the check, with the MD5 that the first answer says; None: there is none to compare with."""
+    if check is not None and start == 0:
+        check.expected = info.md5
+    return check if check is not None and check.expected is not None else None
 
 
 def _require(version: Version, info: ObjectInfo) -> None:

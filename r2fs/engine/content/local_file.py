@@ -1,8 +1,7 @@
 """Contents: the open local file of each inode; clean ones are taken from the cache, and given back after the last close.
 
 Owns:    open content by inode; pins of the cache's entries; the Source of each file with missing bytes.
-Never:   copies content; deletes a byte that the bucket lacks; moves a file into or out of staging
-         (`content/staged_files.py`).
+Never:   copies content; deletes a byte that the bucket lacks; moves a file to or from staging (`staged_files.py`).
 Locks:   every method is called with Core.lock held; callbacks of a Source take it.
 Fails:   StateDamaged if a staged file is missing; Stale; NoSpace and LocalError.
 """
@@ -29,7 +28,7 @@ from r2fs.engine.pending.records import Records
 from r2fs.model.errors import NoSpace, Stale
 from r2fs.model.keys import printable
 from r2fs.model.metadata import attributes_from, remembered_of
-from r2fs.model.pending import PENDING_STATES, State
+from r2fs.model.pending import PENDING_STATES, Pending, Staged, State
 from r2fs.model.ranges import Range
 from r2fs.model.records import ObjectInfo, Proof, Version
 from r2fs.model.transitions import with_staged
@@ -246,16 +245,17 @@ class Contents:
         if node.deleted and node.state not in PENDING_STATES:
             self.discard(node)
         elif node.pending and node.pending.staged:
-            # the journal had no room for its row yet: its size is the file's
-            unsealed = node.state is State.DIRTY
-            staged = node.pending.staged
-            if node.content.complete and not node.sending and not unsealed and not staged.lists_ranges:
-                if (edits := self.edits(node)) != staged.edits:
-                    self._pending.note(node, with_staged(node.pending, staged._replace(edits=edits)))
-                node.content.close()
-                node.content = None
+            self._close_staged(node, node.content, node.pending, node.pending.staged)
         elif not self._keep_idle(node):
             self._retire(node)
+
+    def _close_staged(self, node: Node, content: SparseFile, pending: Pending, staged: Staged) -> None:
+        unsealed = node.state is State.DIRTY  # the journal had no room: its row lacks the file's size
+        if content.complete and not node.sending and not unsealed and not staged.lists_ranges:
+            if (edits := self.edits(node)) != staged.edits:
+                self._pending.note(node, with_staged(pending, staged._replace(edits=edits)))
+            content.close()
+            node.content = None
 
     def _keep_idle(self, node: Node) -> bool:
         """True if the content stays open, or has been retired as the oldest idle file."""

@@ -130,6 +130,10 @@ class _Directory:
             at, self.at = bisect_left(self.names, name), bisect_left(self.names, self.last)
         return at
 
+    def move(self, name: str, at: int | None) -> None:
+        """Note the open of `name`, whose index is `at`; None: unknown."""
+        self.last, self.at = name, bisect_left(self.names, name) if at is None else at
+
     def end_run(self) -> None:
         self.run, self.window, self.looked, self.reads = 0, FIRST, "", Reads()
         self.ahead.clear()
@@ -179,19 +183,22 @@ class Siblings:
         steps = None if at is None else at - directory.at
         if steps is not None and -GAP <= steps <= 0:
             return False
-        directory.last, directory.at = name, bisect_left(directory.names, name) if at is None else at
-        if at is None or steps is None or not 0 < steps <= GAP:
+        directory.move(name, at)
+        in_order = steps is not None and 0 < steps <= GAP
+        directory.run = directory.run + 1 if in_order else 0
+        if not in_order:
             directory.jumps += cold or hit
-            if directory.is_shuffled:
-                directory.run = 0
-                return self._is_worth_it(ino, directory, waiting, hit)
+        if directory.is_shuffled and directory.run < ORDERLY:
+            return self._is_worth_it(ino, directory, waiting, hit)
+        if not in_order:
             self._give_up(ino, directory, len(directory.ahead))
             directory.end_run()
             return False
-        directory.run += 1
+        return self._goes_on(ino, directory, hit)
+
+    def _goes_on(self, ino: int, directory: _Directory, hit: bool) -> bool:
+        """Widen the window of a run, which an open in order has continued. True: names are to be chosen."""
         if directory.is_shuffled:
-            if directory.run < ORDERLY:
-                return self._is_worth_it(ino, directory, waiting, hit)
             self._end_scattered(directory)
             directory.run = ORDERLY
         if directory.run >= ORDERLY:
@@ -199,7 +206,7 @@ class Siblings:
         if hit:
             directory.window = min(MOST, max(STEP, 2 * directory.window))
         if directory.ahead:
-            self._give_up_passed(ino, directory, at)
+            self._give_up_passed(ino, directory, directory.at)
         if directory.looked_for != directory.reads.head:
             directory.looked, directory.looked_for = "", directory.reads.head
         elif 2 * len(directory.ahead) > directory.window:

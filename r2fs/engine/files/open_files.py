@@ -102,38 +102,41 @@ class Files:
     def _open_to_read(self, caller: Caller, node: Node, flags: int) -> Opened:
         """Open a file for reading; a small one with missing bytes is downloaded first: then every read is local."""
         rule = self._rule(caller) if self._core.settings.programs else None
-        is_use = rule is None or not rule.passes_by
-        source = None
         with self._core.lock:
-            if node.deleted:
-                self._check_there(node)
-            if node.content is not None:
-                self._contents.wake(node, is_use)
-            content = self._contents.of(node, is_use)
-            here = content.complete  # read once: the last range may arrive meanwhile
-            small = not here and self._comes_whole(content, rule)
-            if rule is None and self._prefetch.opened(node, cold=not here):
-                small = False
-            if small:
-                caller.about_to_fetch()
-            if here:
-                handle = self.handles.add(node, flags)
-            else:
-                handle, source = self._add_handle(node, flags)
-                if source is not None and not small:
-                    self.handles.note_opener(handle, caller.pid)
-            handle.rule = rule
+            handle, awaited = self._add_reader(caller, node, flags, rule)
         try:
             if rule is None:
                 self._prefetch.start()
-            if small and source is not None:
+            if awaited is not None:
                 slow = rule is not None and rule.slow
                 with suppress(ContentClosed):
-                    self._reader.whole(source, caller, SLOW if slow else URGENT)
+                    self._reader.whole(awaited, caller, SLOW if slow else URGENT)
             return self._opened(handle)
         except R2fsError:
             self.release(handle.number)
             raise
+
+    def _add_reader(
+        self, caller: Caller, node: Node, flags: int, rule: ProgramRule | None
+    ) -> tuple[Handle, Source | None]:
+        """Add a handle for reading; with it, the Source of a small file to download first. With Core.lock held."""
+        is_use = rule is None or not rule.passes_by
+        if node.deleted:
+            self._check_there(node)
+        if node.content is not None:
+            self._contents.wake(node, is_use)
+        content = self._contents.of(node, is_use)
+        here = content.complete  # read once: the last range may arrive meanwhile
+        small = not here and self._comes_whole(content, rule)
+        if rule is None and self._prefetch.opened(node, cold=not here):
+            small = False
+        if small:
+            caller.about_to_fetch()
+        handle, source = (self.handles.add(node, flags), None) if here else self._add_handle(node, flags)
+        if source is not None and not small:
+            self.handles.note_opener(handle, caller.pid)
+        handle.rule = rule
+        return handle, source if small else None
 
     def _add_handle(self, node: Node, flags: int) -> tuple[Handle, Source | None]:
         """Add a handle, and keep the base object of a file whose bytes are missing. With Core.lock held."""

@@ -235,26 +235,10 @@ class Requests:
     def _request(self, operation: Operation, asked: Mapping[str, Any]) -> Request:
         headers = {"host": self._host}
         query = dict(operation.query)
-        for name, value in asked.items():
-            if name in _HEADERS:
-                headers[_HEADERS[name]] = value
-            elif name in _QUERY:
-                query[_QUERY[name]] = str(value)
-        if "Expires" in asked:
-            headers["expires"] = format_datetime(asked["Expires"].astimezone(UTC), usegmt=True)
-        for name, value in asked.get("Metadata", {}).items():
-            headers[META + name] = value
+        _add_asked(asked, headers, query)
         body: Source | None = asked.get("Body") or None
-        if "CopySource" in asked:
-            source = asked["CopySource"]
-            headers["x-amz-copy-source"] = encoded_key(f"{source['Bucket']}/{source['Key']}")
-            headers.update(asked.get(ADDED, {}))
-        elif operation.document is not None:
-            document = operation.document(asked).encode()
-            body = _Document(document)
-            if "delete" in query:  # S3 requires it
-                digest = hashlib.md5(document, usedforsecurity=False).digest()
-                headers["content-md5"] = base64.b64encode(digest).decode()
+        if operation.document is not None:
+            body = _document(operation.document(asked).encode(), headers, "delete" in query)
         if not _VALUES.match("".join(headers.values())):
             wrong = next(name for name, value in headers.items() if not _VALUES.match(value))
             raise ValueError(f"{wrong}: not a header's value")
@@ -270,6 +254,31 @@ class Requests:
         if operation.method in ("PUT", "POST"):
             headers["content-length"] = str(len(body) if body is not None else 0)
         return Request(operation.method, self._server + target, target, headers, body)
+
+
+def _add_asked(asked: Mapping[str, Any], headers: dict[str, str], query: dict[str, str]) -> None:
+    """Add boto3's arguments as headers and as parameters of the query."""
+    for name, value in asked.items():
+        if name in _HEADERS:
+            headers[_HEADERS[name]] = value
+        elif name in _QUERY:
+            query[_QUERY[name]] = str(value)
+    if "Expires" in asked:
+        headers["expires"] = format_datetime(asked["Expires"].astimezone(UTC), usegmt=True)
+    for name, value in asked.get("Metadata", {}).items():
+        headers[META + name] = value
+    if "CopySource" in asked:
+        source = asked["CopySource"]
+        headers["x-amz-copy-source"] = encoded_key(f"{source['Bucket']}/{source['Key']}")
+        headers.update(asked.get(ADDED, {}))
+
+
+def _document(data: bytes, headers: dict[str, str], is_delete: bool) -> Source:
+    """Return a document as a body; DeleteObjects needs its MD5 among the headers."""
+    if is_delete:
+        digest = hashlib.md5(data, usedforsecurity=False).digest()
+        headers["content-md5"] = base64.b64encode(digest).decode()
+    return _Document(data)
 
 
 def _fields(headers: Mapping[str, str], is_sized: bool = True) -> dict[str, Any]:

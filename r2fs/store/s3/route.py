@@ -91,6 +91,11 @@ def _has_a_say(path: str) -> bool:
         return True
 
 
+def _is_decided_elsewhere() -> bool:
+    """True if variables or files for AWS's tools may decide the route, too."""
+    return any(name in os.environ for name in _VARIABLES) or any(map(_has_a_say, aws_files().values()))
+
+
 def route_of_settings(bucket: Bucket) -> Route | None:
     """Return the route that boto3 would take, where the settings alone decide it; None: boto3's client tells it."""
     found = _ENDPOINT.match(bucket.endpoint_url or "")
@@ -102,8 +107,7 @@ def route_of_settings(bucket: Bucket) -> Route | None:
         or not _REGION.match(bucket.region)
         or not _NAME.match(bucket.name)
         or is_proxied(found[0])
-        or any(name in os.environ for name in _VARIABLES)
-        or any(map(_has_a_say, aws_files().values()))
+        or _is_decided_elsewhere()
     ):
         return None
     host, base = found["host"], found["base"]
