@@ -18,10 +18,8 @@ from r2fs.model.settings.sources import ENVIRONMENT, FILE, FLAG, Values
 from r2fs.model.settings.units import BucketNames, Patterns, Switch
 
 CGROUP = Path("/proc/self/cgroup")
-_PLACES = {
-    "cache_dir": ".cache/r2fs",
-    "state_dir": ".local/state/r2fs",
-}  # their defaults, below the home directory
+# Defaults of directories, below the home directory.
+_PLACES = {"cache_dir": ".cache/r2fs", "state_dir": ".local/state/r2fs"}
 _NOT_IN_A_COMMAND = ("url", "mountpoint", "run_dir", "log_level", "log_file")
 
 

@@ -62,9 +62,8 @@ class StateDirectory:
 class FoundStates:
     states: tuple[StateDirectory, ...]
     closed: tuple[Path, ...]  # places and states that this user may not read
-    missing: tuple[
-        tuple[Path, Path], ...
-    ]  # recorded places that are missing, each with the link that records it
+    # recorded places that are missing, each with the link that records it
+    missing: tuple[tuple[Path, Path], ...]
 
 
 # ------------------------------------------------------------------ search

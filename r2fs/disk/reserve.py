@@ -30,9 +30,8 @@ class DiskReserve:
         self.size = _size(path.parent)
         # guarded by: _lock
         self._lock = Lock()
-        self.held = (
-            self.size if self._is_whole() else 0
-        )  # bytes; 0: in use by the journal, or never allocated
+        # bytes; 0: in use by the journal, or never allocated
+        self.held = self.size if self._is_whole() else 0
 
     def hold(self) -> bool:
         """Allocate the reserve, if it is not held. False: the disk has too little space."""

@@ -51,11 +51,11 @@ class Reader:
         self._jobs = jobs
         self._streams = streams
         self._downloader = downloader
-        # set by any thread: the sequence that the last bulk read of a file's begin was in
+        # set by any thread
+        # the sequence that the last bulk read of a file's begin was in
         self._bulk: Sequence | None = None
-        self._room = (
-            windows.FAR_GETS
-        )  # GETs that the line had room for, by the file whose rate was last known
+        # GETs that the line had room for, by the file whose rate was last known
+        self._room = windows.FAR_GETS
 
     def ensure(self, source: Source, start: int, stop: int, caller: Caller) -> None:
         """Return when [start, stop) is in the file, and request what a sequential reader needs next.

@@ -215,9 +215,8 @@ class Source:
     version: Version  # replaced only by another version of the same bytes: a rename's copy
     content: SparseFile  # constant
     on_info: Callable[[ObjectInfo], None]  # constant: called with each answer's metadata
-    on_lost: Callable[
-        [Version], None
-    ]  # constant: called if the bucket no longer has this version; may replace it
+    # constant: called if the bucket no longer has this version; may replace it
+    on_lost: Callable[[Version], None]
     ino: int = 0  # constant
     lock: Lock = field(default_factory=Lock)
     # guarded by: lock

@@ -33,9 +33,8 @@ LARGEST_PIECE = 16 << 20  # bytes: larger ones cost a server hardly less
 NEAR_S = 0.02  # time to the first byte up to which a server is near
 NEAR_GETS = 4  # of a window on a near server
 FAR_GETS = 16  # of a window on a far one, where each connection has its own limit of rate
-GET_RATE = (
-    256 << 10
-)  # bytes a second for each GET: on a slower line fewer, of which the reader's has a larger share
+# Bytes a second for each GET: on a slower line fewer are sent, of which the reader's has a larger share.
+GET_RATE = 256 << 10
 NEAR = 2 << 20  # bytes: the kernel's own read-ahead, twice; its reads arrive in any order
 SEQUENCES = 4  # of one file: several readers, or parts of a file that are read in turn
 # A media file's index is at its end as often as at its begin: a player's first read brings both.

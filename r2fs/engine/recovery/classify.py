@@ -52,6 +52,8 @@ class Evidence:
 
 # ---- verdicts
 class Step(Enum):
+    """Verdicts without values."""
+
     ADOPT = "writers of a session that is taken over still have the file open: DIRTY, as before"
     NEVER_STORED = "a power cut took the staged file: the object at the key is the last good state; without one the name is removed"
     MISSING = "the staged file should exist, and does not: PARKED"

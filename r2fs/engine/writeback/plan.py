@@ -33,6 +33,8 @@ class Park:
 
 
 class Step(Enum):
+    """Actions without values."""
+
     HYDRATE = "download the missing bytes of its base"
     MATERIALIZE = "download all bytes of its base: the object is to be replaced"
     DROP = "end the pending state: an object below keeps the directory"

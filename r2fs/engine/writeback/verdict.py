@@ -66,6 +66,8 @@ class View:
 
 # ------------------------------------------------------------------ verdicts
 class Step(Enum):
+    """Verdicts without values."""
+
     NOTHING = "no inode waits for the attempt, and no object of the attempt is in the bucket"
     RECORDED = (
         "the journal has the answer: a step after its commit failed, and the answer is resolved once more"

@@ -82,9 +82,8 @@ class _Made:
         self._bucket = bucket
         self._counter = counter
         self._timeouts_s = timeouts_s
-        self.route = (
-            route_of_settings(bucket) if bucket.transport != "boto3" else None
-        )  # None: boto3 tells it
+        # None: boto3 tells it
+        self.route = route_of_settings(bucket) if bucket.transport != "boto3" else None
         self._boto_lock = RLock()  # held while boto3's session and its client are made, once
         # guarded by: _boto_lock
         self._session: Session | None = None

@@ -234,8 +234,11 @@ class Connections:
                 self._start_opening(url)
             came = place.get(timeout=limit_s)
         except BaseException as error:  # a signal, too
-            with self._lock, suppress(ValueError):
-                self._waiting.remove(place)
+            with self._lock:
+                if place in self._waiting:
+                    self._waiting.remove(place)
+                elif isinstance(late := place.get_nowait(), socket.socket):  # it came just now
+                    self._give_locked(late, self._idle.append)
             if isinstance(error, Empty):
                 raise boto_errors.ConnectTimeoutError(endpoint_url=url, error=error) from error
             raise

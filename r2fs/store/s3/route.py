@@ -40,9 +40,8 @@ _ENDPOINT = re.compile(
 )
 _IP = re.compile(r"[0-9]+(\.[0-9]+){3}\Z|\[")
 _REGION = re.compile(rf"(?!aws-){_LABEL}\Z")
-_NAME = re.compile(
-    r"[a-z0-9]([a-z0-9]|-(?!-)){1,61}[a-z0-9]\Z"
-)  # `--` marks kinds of buckets that AWS alone has
+# `--` marks kinds of buckets that AWS alone has.
+_NAME = re.compile(r"[a-z0-9]([a-z0-9]|-(?!-)){1,61}[a-z0-9]\Z")
 # Settings of AWS's files that make another route of the same, or other certificates.
 _SETTING = re.compile(rb"^\s*(ca_bundle|data_path|s3|services|use_\w+)\s*[=:]", re.MULTILINE | re.IGNORECASE)
 # Variables by which botocore reads other settings, or makes another route of the same.
@@ -143,13 +142,13 @@ def route_of(client: S3Client, bucket: str) -> Route | None:
 
 # ------------------------------------------------------------------ certificates
 def trusted_by(client: S3Client) -> Any:
-    """What boto3's session trusts: True (the usual certificates), or a file's name."""
+    """Return the certificates that boto3's session trusts: True for the usual ones, or a file's name."""
     session: Any = client._endpoint.http_session  # type: ignore[attr-defined]
     return getattr(session, "_verify", None)
 
 
 def trusted_by_environment() -> Any:
-    """The same for a client whose settings are in no file."""
+    """Return the certificates that boto3 would trust where AWS's files name none: True, or a file's name."""
     return os.environ.get("AWS_CA_BUNDLE", os.environ.get("REQUESTS_CA_BUNDLE", True))
 
 

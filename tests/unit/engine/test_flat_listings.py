@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,19 +42,9 @@ class SmallPages(MemoryStore):
 class ByNames(SmallPages):
     """Sorts by names, as SeaweedFS does: all below `a/` comes before `a.`."""
 
-    def list_page(
-        self,
-        prefix: str,
-        *,
-        delimiter: str = "",
-        start_after: str = "",
-        token: str | None = None,
-        limit: int = 1000,
-    ) -> ListPage:
+    def list_page(self, prefix: str, *, start_after: str = "", **named: Any) -> ListPage:
         before = (key for key in self.keys() if key.split("/") <= start_after.split("/"))
-        return super().list_page(
-            prefix, delimiter=delimiter, start_after=max(before, default=""), token=token, limit=limit
-        )
+        return super().list_page(prefix, start_after=max(before, default=""), **named)
 
 
 @pytest.fixture

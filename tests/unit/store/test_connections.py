@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import botocore.exceptions as boto_errors
@@ -637,6 +638,24 @@ def test_a_request_waits_no_longer_than_for_one_of_its_own(serve, opening: Openi
     until(lambda: bool(connections_of(store)._waiting))
     opening.go.release()
     assert (later.end().data, opening.begun) == (DATA, 1)
+
+
+def test_what_comes_as_a_request_gives_up_is_kept(
+    serve, opening: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, store = serve(answering(GET_ANSWER))
+
+    class Late(SimpleQueue[object]):
+        def get(self, block: bool = True, timeout: float | None = None) -> object:
+            opening.go.release()
+            until(lambda: not self.empty())
+            raise Empty
+
+    monkeypatch.setattr(connections, "SimpleQueue", Late)
+    with pytest.raises(boto_errors.ConnectTimeoutError):
+        connections_of(store)._first(store.url, 20.0)
+    assert kept_of(store) == opening.made
+    assert len(opening.made) == 1
 
 
 def test_what_is_opened_after_close_is_closed(serve, opening: Opening) -> None:
