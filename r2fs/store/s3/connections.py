@@ -237,7 +237,7 @@ class Connections:
             with self._lock:
                 if place in self._waiting:
                     self._waiting.remove(place)
-                elif isinstance(late := place.get_nowait(), socket.socket):  # it came just now
+                elif not place.empty() and isinstance(late := place.get(), socket.socket):  # it came just now
                     self._give_locked(late, self._idle.append)
             if isinstance(error, Empty):
                 raise boto_errors.ConnectTimeoutError(endpoint_url=url, error=error) from error

@@ -640,22 +640,30 @@ def test_a_request_waits_no_longer_than_for_one_of_its_own(serve, opening: Openi
     assert (later.end().data, opening.begun) == (DATA, 1)
 
 
+@pytest.mark.parametrize("taken", [False, True], ids=["just before", "just after it was taken"])
 def test_what_comes_as_a_request_gives_up_is_kept(
-    serve, opening: Opening, monkeypatch: pytest.MonkeyPatch
+    serve, opening: Opening, monkeypatch: pytest.MonkeyPatch, taken: bool
 ) -> None:
+    """By Ctrl-C, or at the end of its time; what was taken from the queue when the signal came is lost."""
     _, store = serve(answering(GET_ANSWER))
 
     class Late(SimpleQueue[object]):
         def get(self, block: bool = True, timeout: float | None = None) -> object:
+            if timeout is None:
+                return super().get()
             opening.go.release()
             until(lambda: not self.empty())
+            if taken:
+                super().get()
+                raise KeyboardInterrupt
             raise Empty
 
     monkeypatch.setattr(connections, "SimpleQueue", Late)
-    with pytest.raises(boto_errors.ConnectTimeoutError):
+    with pytest.raises(KeyboardInterrupt if taken else boto_errors.ConnectTimeoutError):
         connections_of(store)._first(store.url, 20.0)
-    assert kept_of(store) == opening.made
-    assert len(opening.made) == 1
+    [made] = opening.made
+    assert kept_of(store) == ([] if taken else [made])
+    made.close()
 
 
 def test_what_is_opened_after_close_is_closed(serve, opening: Opening) -> None:
